@@ -1,0 +1,1 @@
+"""One file per audit; `expunge list` names them all."""

@@ -1,0 +1,129 @@
+"""What an audit is: a frozen dataclass with one function from scores to figures."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from expunge.options import Options
+from expunge.record import Measurement
+from expunge.scoring import ScoreTable
+from expunge.stats import Interval, bootstrap
+
+__all__ = ["Audit", "AuditContext", "AuditResult", "Tables"]
+
+Tables = dict[str, ScoreTable]
+"""Group (``forget``, ``retain``, ``calibration``, ``evaluation``) -> scores under one model."""
+
+Read = Callable[[ScoreTable], Any]
+Statistic = Callable[..., float]
+
+
+@dataclass(frozen=True)
+class AuditContext:
+    """Scores of one shared pass over models and records.
+
+    Attributes:
+        models: ``original`` and ``unlearned`` with one table each, ``retrained`` with one a retrained model, or none.
+        classes: How many classes the models have.
+        resamples: Bootstrap resamples.
+        confidence: Confidence level of intervals.
+        seed: Seed of the bootstrap.
+    """
+
+    models: dict[str, Sequence[Tables]]
+    classes: int
+    resamples: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
+
+    def estimate(
+        self, model: str, groups: Sequence[str], read: Read, statistic: Statistic, *, minus: str | None = None
+    ) -> Interval:
+        """A statistic of one model (the mean over them where there are several), with a bootstrap interval.
+
+        Args:
+            model: Which model.
+            groups: Groups the statistic takes, in order.
+            read: What it takes of each group: an array (N, ...).
+            statistic: Arrays, one a group -> the figure.
+            minus: Another model whose figure is subtracted; records are resampled jointly, so differences are paired.
+        """
+        terms = [(1.0, self._arrays(model, groups, read))]
+        if minus is not None:
+            terms.append((-1.0, self._arrays(minus, groups, read)))
+
+        def figure(positions: list[np.ndarray]) -> float:
+            total = 0.0
+            for sign, tables in terms:
+                values = [statistic(*(a[p] for a, p in zip(arrays, positions, strict=True))) for arrays in tables]
+                total += sign * float(np.mean(values))
+            return total
+
+        sizes = [len(array) for array in terms[0][1][0]]
+        return bootstrap(sizes, figure, resamples=self.resamples, confidence=self.confidence, seed=self.seed)
+
+    def _arrays(self, model: str, groups: Sequence[str], read: Read) -> list[list[np.ndarray]]:
+        return [[read(tables[group]) for group in groups] for tables in self.models[model]]
+
+    def values(self, model: str, groups: Sequence[str], read: Read, statistic: Statistic) -> list[float]:
+        """The statistic of each model of that name."""
+        return [statistic(*arrays) for arrays in self._arrays(model, groups, read)]
+
+    def measure(
+        self, audit: str, name: str, groups: Sequence[str], read: Read, statistic: Statistic, *, unit: str,
+        direction: str, interval: Callable[[str], Interval] | None = None,
+    ) -> list[Measurement]:  # fmt: skip
+        """One measurement a model, with its gap to the retrained models' mean and the noise floor among them."""
+        retrained = self.values("retrained", groups, read, statistic) if self.models.get("retrained") else []
+        floor = None
+        if len(retrained) > 1:
+            others = [np.mean([v for j, v in enumerate(retrained) if j != i]) for i in range(len(retrained))]
+            floor = float(np.mean([abs(v - o) for v, o in zip(retrained, others, strict=True)]))
+        found = []
+        for model, tables in self.models.items():
+            if not tables:
+                continue
+            estimate = interval(model) if interval else self.estimate(model, groups, read, statistic)
+            measurement = Measurement(
+                audit=audit, name=name, model=model, group=" vs ".join(groups), value=estimate.value,
+                low=estimate.low, high=estimate.high, n=sum(len(tables[0][group]) for group in groups),
+                unit=unit, direction=direction,
+            )  # fmt: skip
+            if retrained and model != "retrained":
+                gap = abs(estimate.value - float(np.mean(retrained)))
+                measurement = replace(measurement, gap=gap, noise_floor=floor)
+            found.append(measurement)
+        return found
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """What an audit found.
+
+    Attributes:
+        measurements: Its figures.
+        figure: Data for a figure of the report, in plain values.
+        not_measured: Why there is nothing, where there is nothing.
+    """
+
+    measurements: Sequence[Measurement] = ()
+    figure: dict[str, Any] = field(default_factory=dict)
+    not_measured: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit(Options):
+    """Base of audits: fields are settings, `run` is pure."""
+
+    @classmethod
+    def section(cls) -> str:
+        return "audit"
+
+    @abstractmethod
+    def run(self, context: AuditContext) -> AuditResult:
+        """The audit's figures, from scores alone."""

@@ -1,0 +1,61 @@
+"""Membership: can an attacker tell forget records from records never seen?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import roc_curve
+
+from expunge.audits.base import Audit, AuditContext, AuditResult
+from expunge.options import PositiveInt, option
+from expunge.stats import auc
+
+__all__ = ["Membership"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Membership(Audit):
+    """Threshold attacks on the loss and on the margin, forget against evaluation records.
+
+    AUC with bootstrap interval: 0.5 when forget records look like records never seen; above it they are remembered,
+    below it they are over-forgotten, which gives them away as well. One threshold for all records is a weak attack: an
+    AUC near 0.5 is necessary, not sufficient (Carlini et al. 2022, arXiv 2112.03570; Hayes et al., arXiv 2403.01218).
+    """
+
+    points: PositiveInt = option(200, "points of the ROC curve kept for the report, at most")
+
+    def run(self, context: AuditContext) -> AuditResult:
+        groups = ["forget", "evaluation"]
+        found = []
+        for name, read in (("AUC of the margin", lambda t: t.margins), ("AUC of the loss", lambda t: -t.losses)):
+            found += context.measure("membership", name, groups, read, auc, unit="AUC", direction="as retrained")
+        return AuditResult(found, figure={"roc": self._roc(context), "margins": _histograms(context)})
+
+    def _roc(self, context: AuditContext) -> dict[str, list[list[float]]]:
+        curves = {}
+        for model, tables in context.models.items():
+            if tables:
+                forget, evaluation = tables[0]["forget"].margins, tables[0]["evaluation"].margins
+                truth = np.r_[np.ones(len(forget)), np.zeros(len(evaluation))]
+                false, true, _ = roc_curve(truth, np.r_[forget, evaluation])
+                kept = np.unique(np.linspace(0, len(false) - 1, min(len(false), self.points)).astype(int))
+                curves[model] = [[round(float(false[i]), 4), round(float(true[i]), 4)] for i in kept]
+        return curves
+
+
+def _histograms(context: AuditContext) -> dict[str, object]:
+    """Shares of margins (clipped at +-10 nats) in 40 bins, forget and evaluation, for each model."""
+    edges = np.linspace(-10, 10, 41)
+    bins: dict[str, object] = {"edges": [round(float(e), 3) for e in edges]}
+    for model, tables in context.models.items():
+        if tables:
+            bins[model] = {
+                group: _shares(tables[0][group].margins, edges) for group in ("forget", "evaluation")
+            }
+    return bins
+
+
+def _shares(margins: np.ndarray, edges: np.ndarray) -> list[float]:
+    counts, _ = np.histogram(np.clip(margins, edges[0], edges[-1]), edges)
+    return [round(float(share), 5) for share in counts / max(1, len(margins))]

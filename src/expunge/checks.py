@@ -1,0 +1,313 @@
+"""One validation pass before any weight loads: everything that is wrong with a run, all at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from expunge import models, registry
+from expunge.config import Recipe, RunConfig, read_recipe
+from expunge.data import sources
+from expunge.data.held_out import overlapping, split_halves
+from expunge.data.records import Records, content_ids
+from expunge.data.request import Resolved, read_request, resolve
+from expunge.errors import Problem, UsageError
+from expunge.methods.base import Procedure
+from expunge.privacy import read_salt
+from expunge.tasks.text_classification import TextClassification, class_numbers, default_max_length
+
+__all__ = ["Inputs", "Prepared", "check"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Objects in memory that take the place of what the config names.
+
+    Attributes:
+        model: A loaded model; needs `tokenizer`.
+        tokenizer: Its tokenizer.
+        train: Training data, anything `expunge.data.sources.read` takes.
+        held_out: Held-out data, likewise.
+        calibration: Calibration data, likewise.
+        forget: Ids to forget.
+    """
+
+    model: Any = None
+    tokenizer: Any = None
+    train: Any = None
+    held_out: Any = None
+    calibration: Any = None
+    forget: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that passed its checks: records split, names resolved, nothing loaded but the tokenizer.
+
+    Attributes:
+        config: The configuration.
+        task: Encodes and collates records.
+        train: Training records.
+        request: Which of them to forget.
+        calibration: Held-out records for the stop rule.
+        evaluation: Held-out records for the audits.
+        halved: Whether one held-out file was split into these two.
+        dropped: Held-out records left out because they are in training.
+        recipe: How retrained models are made, where wanted.
+        audits: The audits, built.
+        salt: The user's salt.
+        model: The model in memory, where one was given.
+    """
+
+    config: RunConfig
+    task: TextClassification
+    train: Records
+    request: Resolved
+    calibration: Records
+    evaluation: Records
+    halved: bool
+    dropped: int
+    recipe: Recipe | None
+    audits: dict[str, Any]
+    salt: bytes
+    model: Any
+
+
+class _Collector:
+    """Runs checks one by one and keeps their problems."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def run(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except UsageError as error:
+            self.problems.extend(error.problems)
+            return None
+
+
+def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Problem] = ()) -> Prepared:
+    """Validate a run.
+
+    Args:
+        config: The configuration.
+        inputs: Objects in memory, in place of paths.
+        extra: Problems found elsewhere (the output folder's, say), raised with the others.
+
+    Raises:
+        UsageError: Every problem found.
+    """
+    inputs = inputs or Inputs()
+    found = _Collector()
+    found.problems.extend(extra)
+    model_config, tokenizer = _model(config, inputs, found)
+    names = found.run(_label_names, config, model_config) if model_config is not None else None
+    training = found.run(_columns, config, inputs.train, config.data.train, "data.train", config.data.train_split)
+    train = found.run(_records, training, config, names, "data.train", True) if training and names else None
+    content_key = _content_key(config, names)
+    ids = found.run(read_request, config.request, config.data.id, content_key, inputs.forget)
+    request = None
+    if train is not None and (ids is not None or config.request.fraction is not None):
+        request = found.run(resolve, train, ids, config.request)
+    halves = found.run(_held_out, config, inputs, names, train, found) if names else None
+    recipe = found.run(_recipe, config, model_config, found)
+    audits = found.run(_audits, config)
+    salt = found.run(read_salt, config.privacy.salt_file)
+    if found.problems:
+        raise UsageError(list(dict.fromkeys(found.problems)))
+    assert train is not None and request is not None and halves is not None and names is not None
+    max_length = config.model.max_length or default_max_length(tokenizer, model_config)
+    calibration, evaluation, halved, dropped = halves
+    return Prepared(
+        config=config, task=TextClassification(tokenizer, max_length, names), train=train, request=request,
+        calibration=calibration, evaluation=evaluation, halved=halved, dropped=dropped, recipe=recipe,
+        audits=audits, salt=salt, model=inputs.model,
+    )  # fmt: skip
+
+
+def _model(config: RunConfig, inputs: Inputs, found: _Collector) -> tuple[Any, Any]:
+    if inputs.model is not None:
+        if inputs.tokenizer is None:
+            found.problems.append(Problem("tokenizer", "none is given", "Give the model's tokenizer with the model."))
+        found.problems.extend(_unsuitable(inputs.model.config, type(inputs.model).__name__))
+        return inputs.model.config, inputs.tokenizer
+    path, trust = config.model.path, config.model.trust_remote_code
+    problems = models.inspect_folder(path, where="model.path")
+    found.problems.extend(problems)
+    if not path or any("config.json" in p.what or "no folder" in p.what or "adapter" in p.what for p in problems):
+        return None, None
+    model_config = found.run(models.load_config, path, where="model.path", trust_remote_code=trust)
+    if model_config is None:
+        return None, None
+    found.problems.extend(_unsuitable(model_config, (model_config.architectures or ["a model of unknown kind"])[0]))
+    tokenizer = found.run(models.load_tokenizer, path, where="model.path", trust_remote_code=trust)
+    return model_config, tokenizer
+
+
+def _unsuitable(model_config: Any, architecture: str) -> list[Problem]:
+    problems = []
+    if not architecture.endswith("ForSequenceClassification"):
+        way_out = "Give a fine-tuned text classifier (AutoModelForSequenceClassification)."
+        problems.append(Problem("model.path", f"the model is {architecture}, not a text classifier", way_out))
+    elif model_config.problem_type in ("multi_label_classification", "regression") or model_config.num_labels < 2:
+        kind = model_config.problem_type or "one with a single output"
+        what = f"the model is of the kind {kind}"
+        problems.append(Problem("model.path", what, "Only single-label classification is supported for now."))
+    if getattr(model_config, "quantization_config", None):
+        way_out = "Quantised weights cannot be trained; give the model before quantisation."
+        problems.append(Problem("model.path", "the model is quantised", way_out))
+    return problems
+
+
+def _label_names(config: RunConfig, model_config: Any) -> tuple[str, ...]:
+    count = model_config.num_labels
+    if config.data.labels:
+        if len(config.data.labels) != count or len(set(config.data.labels)) != count:
+            what = f"{len(set(config.data.labels))} different names are given for {count} classes"
+            raise UsageError(Problem("data.labels", what, "Give every class one name, in the model's order."))
+        return config.data.labels
+    return tuple(str(model_config.id2label[i]) for i in range(count))
+
+
+def _columns(config: RunConfig, given: Any, path: str, where: str, split: str) -> sources.Columns:
+    source = given if given is not None else path
+    if isinstance(source, str) and not source:
+        raise UsageError(Problem(where, "no data is named", f"Set {where} to a file, a saved dataset or a hub id."))
+    columns = sources.read(source, where=where, split=split)
+    wanted = [*config.data.text, config.data.label]
+    if config.data.id is not None and where == "data.train":
+        wanted.append(config.data.id)
+    problems = sources.pick(columns, wanted, where=where, source=source)
+    if len(config.data.text) not in (1, 2):
+        what = f"{len(config.data.text)} text columns are named"
+        problems.append(Problem("data.text", what, "Name one column, or two for a text pair."))
+    if problems:
+        raise UsageError(problems)
+    return columns
+
+
+def _texts(columns: sources.Columns, config: RunConfig, where: str) -> list[tuple[str, ...]]:
+    texts = list(zip(*(columns[name] for name in config.data.text), strict=True))
+    bad = [row for row, text in enumerate(texts, start=1) if not all(isinstance(part, str) for part in text)]
+    if bad:
+        what = f"{len(bad)} rows have no text, the first is row {bad[0]}"
+        raise UsageError(Problem(where, what, f"Every row needs text in {', '.join(config.data.text)}."))
+    return texts
+
+
+def _records(
+    columns: sources.Columns, config: RunConfig, names: Sequence[str], where: str, with_ids: bool
+) -> Records:
+    found = _Collector()
+    texts = found.run(_texts, columns, config, where)
+    labels = found.run(class_numbers, columns[config.data.label], names, where=f"{where}, column {config.data.label}")
+    ids: list[str] = []
+    if with_ids and config.data.id is not None:
+        ids = found.run(_given_ids, columns[config.data.id], config.data.id, where) or []
+    if found.problems:
+        raise UsageError(found.problems)
+    return Records(tuple(ids or content_ids(texts, labels)), tuple(texts), tuple(labels))
+
+
+def _given_ids(values: Sequence[Any], column: str, where: str) -> list[str]:
+    ids = ["" if value is None else str(value) for value in values]
+    empty = sum(not record_id for record_id in ids)
+    twice = [record_id for record_id, count in Counter(ids).items() if count > 1 and record_id]
+    problems = []
+    if empty:
+        what = f"{empty} rows have no id in column {column}"
+        problems.append(Problem(where, what, "Give every row an id, or leave data.id out: ids are then made from content."))
+    if twice:
+        what = f'{len(twice)} ids stand in several rows, such as "{twice[0]}", in column {column}'
+        problems.append(Problem(where, what, "Ids must be unique; or leave data.id out: ids are then made from content."))
+    if problems:
+        raise UsageError(problems)
+    return ids
+
+
+def _content_key(config: RunConfig, names: Sequence[str] | None) -> Any:
+    def key(columns: sources.Columns) -> list[str]:
+        wanted = [*config.data.text, config.data.label]
+        if problems := sources.pick(columns, wanted, where="request.file", source=config.request.file):
+            raise UsageError(problems)
+        if names is None:
+            return ["unresolved"]  # the model's own problems come first
+        return list(_records(columns, config, names, "request.file", False).ids)
+
+    return key
+
+
+def _held_out(
+    config: RunConfig, inputs: Inputs, names: Sequence[str], train: Records | None, found: _Collector
+) -> tuple[Records, Records, bool, int] | None:
+    read = []
+    for where, given, path in (
+        ("data.held_out", inputs.held_out, config.data.held_out),
+        ("data.calibration", inputs.calibration, config.data.calibration),
+    ):
+        if given is None and path is None:
+            continue
+        columns = found.run(_columns, config, given, path, where, config.data.held_out_split)
+        records = found.run(_records, columns, config, names, where, False) if columns else None
+        if records is None:
+            return None
+        read.append((where, records))
+    dropped = 0
+    kept = []
+    for where, records in read:
+        inside = overlapping(records, train.texts) if train is not None else []
+        if inside and config.data.overlap == "refuse":
+            what = f"{len(inside)} of {len(records)} held-out records are also in the training data"
+            way_out = "Held-out records must be unseen. --drop-overlap (data.overlap = \"drop\") leaves them out."
+            found.problems.append(Problem(where, what, way_out))
+        outside = set(range(len(records))) - set(inside)
+        dropped += len(inside)
+        kept.append(records.take(sorted(outside)))
+    halved = len(kept) == 1
+    if halved:
+        calibration, evaluation = (kept[0].take(half) for half in split_halves(kept[0]))
+    else:
+        evaluation, calibration = kept
+        shared = overlapping(calibration, evaluation.texts)
+        if shared:
+            what = f"{len(shared)} calibration records are also in data.held_out"
+            found.problems.append(Problem("data.calibration", what, "Give files without common records."))
+    if not found.problems and min(len(calibration), len(evaluation)) < 2:
+        what = f"{len(calibration)} calibration and {len(evaluation)} evaluation records are left"
+        found.problems.append(Problem("data.held_out", what, "Give more held-out records; some hundred make useful figures."))
+    return calibration, evaluation, halved, dropped
+
+
+def _recipe(config: RunConfig, model_config: Any, found: _Collector) -> Recipe | None:
+    retrain = config.retrain
+    for path in retrain.models:
+        found.problems.extend(models.inspect_folder(path, where="retrain.models"))
+    wanted = retrain.enabled or isinstance(config.method, Procedure)
+    if wanted and (retrain.base is None or retrain.recipe is None):
+        missing = [name for name, value in (("base", retrain.base), ("recipe", retrain.recipe)) if value is None]
+        way_out = (
+            "Retraining needs the model the original was fine-tuned from (--base PATH) and how (--recipe recipe.toml "
+            "with epochs, learning_rate, batch_size, max_length, seed). Without them leave retraining out: the "
+            "evidence is then population-only."
+        )
+        what = f"retraining is asked for without {' and '.join('retrain.' + name for name in missing)}"
+        raise UsageError(Problem("retrain", what, way_out))
+    if retrain.base is not None:
+        problems = models.inspect_folder(retrain.base, where="retrain.base")
+        found.problems.extend(problems)
+        base = found.run(models.load_config, retrain.base, where="retrain.base") if not problems else None
+        if base is not None and model_config is not None and _vocabulary(base) != _vocabulary(model_config):
+            what = f"its vocabulary has {_vocabulary(base)} tokens, the model's {_vocabulary(model_config)}"
+            found.problems.append(Problem("retrain.base", what, "Give the base the model was fine-tuned from."))
+    return read_recipe(retrain.recipe) if retrain.recipe is not None else None
+
+
+def _audits(config: RunConfig) -> dict[str, Any]:
+    return {name: registry.find("audits", name)() for name in dict.fromkeys(config.audit.audits)}
+
+
+def _vocabulary(model_config: Any) -> int | None:
+    return getattr(model_config, "vocab_size", None)

@@ -1,0 +1,416 @@
+"""The command line: parse, call one library function, print. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from expunge.errors import ExpungeError, Problem, UsageError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="expunge",
+    help="Make a fine-tuned language model forget the training records you name, and show with evidence that it did.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_Config = Annotated[Path | None, typer.Argument(help="A config, as `expunge init` prints it.", show_default=False)]
+_Set = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: section.key=value.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_OVER = "Data and model"
+_ASK = "Request"
+_HOW = "Method and evidence"
+
+
+def main() -> None:
+    """Run the command line; errors end in one message and an exit code, never in a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except ExpungeError as error:
+        _complain(error)
+        code = error.exit_code
+    except typer.Exit as exit_:
+        code = exit_.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        print("Stopped; nothing was written.", file=sys.stderr)
+        code = 130
+    except Exception as error:
+        code = _usage_code(error)
+        if code is None:
+            raise
+    sys.exit(code)
+
+
+def _usage_code(error: Exception) -> int | None:
+    """2 for what click says of a wrong command line, shown its way; None for anything else."""
+    import click
+
+    classes: list[Any] = [click.ClickException]
+    try:
+        from typer._click import exceptions  # pyright: ignore  # newer typer carries its own click
+
+        classes.append(exceptions.ClickException)
+    except ImportError:
+        pass
+    if isinstance(error, tuple(classes)):
+        error.show()
+        return 2
+    return None
+
+
+def _complain(error: ExpungeError) -> None:
+    if isinstance(error, UsageError):
+        count = len(error.problems)
+        print(f"expunge: {count} problem{'s' if count > 1 else ''}; nothing was written.", file=sys.stderr)
+        for problem in error.problems:
+            print(f"  - {problem}", file=sys.stderr)
+    else:
+        print(f"expunge: {error}", file=sys.stderr)
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    import logging
+    import os
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        logging.getLogger("accelerate").setLevel(logging.ERROR)
+        yield
+
+
+@app.command()
+def init(method: Annotated[str, typer.Argument(help="A method of `expunge list`.")] = "deepcut") -> None:
+    """Print a commented config to fill in."""
+    from expunge.template import template
+
+    print(template(method), end="")
+
+
+def _flags(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given."""
+    return {key: value for key, value in options.items() if value is not None and value is not False and value != []}
+
+
+_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "model": (str | None, typer.Option(help="Fine-tuned model: folder or hub id.", rich_help_panel=_OVER)),
+    "data": (str | None, typer.Option(help="Training data: file, saved dataset or hub id.", rich_help_panel=_OVER)),
+    "text": (list[str] | None, typer.Option(help="Text column; twice for a text pair.", rich_help_panel=_OVER)),
+    "label": (str | None, typer.Option(help="Label column.", rich_help_panel=_OVER)),
+    "labels": (str | None, typer.Option(help="Class names in the model's order, with commas.", rich_help_panel=_OVER)),
+    "id_": (str | None, typer.Option("--id", help="Id column.", rich_help_panel=_OVER)),
+    "held_out": (str | None, typer.Option(help="Data never trained on.", rich_help_panel=_OVER)),
+    "calibration": (str | None, typer.Option(help="Data for the stop rule alone.", rich_help_panel=_OVER)),
+    "drop_overlap": (
+        bool, typer.Option("--drop-overlap", help="Leave out held-out records found in training.", rich_help_panel=_OVER)
+    ),
+    "forget": (str | None, typer.Option(help="File of ids (or rows) to forget.", rich_help_panel=_ASK)),
+    "forget_fraction": (float | None, typer.Option(help="Random share to forget instead.", rich_help_panel=_ASK)),
+    "with_duplicates": (
+        bool, typer.Option("--with-duplicates", help="Forget identical rows too.", rich_help_panel=_ASK)
+    ),
+    "allow_missing": (
+        bool, typer.Option("--allow-missing", help="Go on when some ids are not found.", rich_help_panel=_ASK)
+    ),
+    "method": (str | None, typer.Option(help="Method, of `expunge list`.", rich_help_panel=_HOW)),
+    "base": (str | None, typer.Option(help="Model the original was fine-tuned from.", rich_help_panel=_HOW)),
+    "recipe": (str | None, typer.Option(help="TOML file: how it was fine-tuned.", rich_help_panel=_HOW)),
+    "retrain": (
+        bool, typer.Option("--retrain", help="Compare with a model retrained without the records.", rich_help_panel=_HOW)
+    ),
+    "retrained": (
+        list[str] | None, typer.Option(help="Folder of a model retrained already; repeatable.", rich_help_panel=_HOW)
+    ),
+    "require": (
+        str | None, typer.Option(help="population or retrain-compared: exit 3 unless reached.", rich_help_panel=_HOW)
+    ),
+    "seed": (int | None, typer.Option(help="Seed of order, dropout and sampling.", rich_help_panel=_HOW)),
+    "salt_file": (str | None, typer.Option(help="File with the secret salt.", rich_help_panel=_HOW)),
+    "show_ids": (bool, typer.Option("--show-ids", help="Keep and show raw ids.", rich_help_panel=_HOW)),
+}  # fmt: skip
+
+
+def _with_run_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that describe a run; it receives them as one dict, `options`."""
+    hints = get_type_hints(function, include_extras=True)
+    own = [p.replace(annotation=hints[n]) for n, p in inspect.signature(function).parameters.items() if n != "options"]
+    shared = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=False if kind is bool else None,
+            annotation=Annotated[kind, option],
+        )
+        for name, (kind, option) in _OPTIONS.items()
+    ]  # fmt: skip
+
+    @functools.wraps(function)
+    def command(**given: Any) -> None:
+        options = {name: given.pop(name) for name in _OPTIONS}
+        function(options=options, **given)
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + shared
+    command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+@app.command()
+@_with_run_options
+def check(
+    options: dict[str, Any],
+    config: _Config = None,
+    out: Annotated[str | None, typer.Option(help="Folder the run would write.", show_default=False)] = None,
+    set_: _Set = None,
+) -> None:
+    """Look for everything that is wrong with a run, before any weights load."""
+    prepared = _prepare(config, set_, options, out)
+    request = prepared.request
+    print(
+        f"Nothing wrong found. {len(prepared.train)} training records: {len(request.forget)} to forget, "
+        f"{len(request.retain)} to retain; {len(prepared.calibration)} for calibration, {len(prepared.evaluation)} "
+        "for evaluation."
+    )
+    _warn(prepared)
+
+
+@app.command()
+@_with_run_options
+def run(
+    options: dict[str, Any],
+    config: _Config = None,
+    out: Annotated[
+        str | None, typer.Option(help="Folder to write: model, record.json, report.html.", show_default=False)
+    ] = None,
+    set_: _Set = None,
+    json: _Json = False,
+) -> None:
+    """Unlearn, audit, and write the model with its record and report."""
+    if out is None:
+        raise UsageError(Problem("--out", "no output folder is named", "Name one that does not exist: --out erased/."))
+    prepared = _prepare(config, set_, options, out)
+    _warn(prepared)
+    with _quiet_libraries():
+        from expunge.progress import ConsoleProgress
+        from expunge.erase import execute
+
+        erased = execute(prepared, ConsoleProgress())
+        erased.save(out)
+    _show_record(erased.record, json)
+    if not json:
+        print(f"Report: {Path(out) / 'report.html'}")
+    _gate(erased.record)
+
+
+def _prepare(config: Path | None, sets: Sequence[str] | None, options: dict[str, Any], out: str | None) -> Any:
+    with _quiet_libraries():
+        from expunge.checks import check as check_all
+        from expunge.config import RunConfig
+        from expunge.folders import must_be_new
+
+        extra = must_be_new(out) if out is not None else []
+        if config is None and not _flags(options) and not sets:
+            way_out = "Give a config (`expunge init deepcut > run.toml`), or --model, --data, --forget and --held-out."
+            extra = [*extra, Problem("run", "neither a config nor options are given", way_out)]
+            raise UsageError(extra)
+        try:
+            settings = RunConfig.load(config, list(sets or ()), _flags(_as_config(options)))
+        except UsageError as error:
+            raise UsageError([*extra, *error.problems]) from None
+        return check_all(settings, extra=extra)
+
+
+def _as_config(options: dict[str, Any]) -> dict[str, Any]:
+    """Command-line options -> config keys."""
+    names = options["labels"]
+    return {
+        "model.path": options["model"],
+        "data.train": options["data"],
+        "data.text": options["text"],
+        "data.label": options["label"],
+        "data.labels": [name.strip() for name in names.split(",")] if names else None,
+        "data.id": options["id_"],
+        "data.held_out": options["held_out"],
+        "data.calibration": options["calibration"],
+        "data.overlap": "drop" if options["drop_overlap"] else None,
+        "request.file": options["forget"],
+        "request.fraction": options["forget_fraction"],
+        "request.with_duplicates": options["with_duplicates"],
+        "request.allow_missing": options["allow_missing"],
+        "method.name": options["method"],
+        "retrain.base": options["base"],
+        "retrain.recipe": options["recipe"],
+        "retrain.enabled": options["retrain"],
+        "retrain.models": options["retrained"],
+        "audit.require": options["require"],
+        "seed": options["seed"],
+        "privacy.salt_file": options["salt_file"],
+        "privacy.show_ids": options["show_ids"],
+    }
+
+
+def _warn(prepared: Any) -> None:
+    """Say on stderr what the user should know before the run."""
+    request = prepared.request
+    if request.duplicates:
+        copies = sum(map(len, request.duplicates.values()))
+        print(f"{copies} rows outside the request say the same as a requested one:", file=sys.stderr)
+        for record_id, others in list(request.duplicates.items())[:10]:
+            print(f"  {record_id} = {', '.join(others[:5])}{' ...' if len(others) > 5 else ''}", file=sys.stderr)
+        if request.duplicates_added:
+            print("They are forgotten too (--with-duplicates).", file=sys.stderr)
+        else:
+            print("They stay, so their content is not erased; --with-duplicates adds them.", file=sys.stderr)
+    if request.missing:
+        shown = ", ".join(request.missing[:10]) + (" ..." if len(request.missing) > 10 else "")
+        print(f"{len(request.missing)} requested ids are not in the data (allowed): {shown}", file=sys.stderr)
+    if prepared.halved:
+        print("Held-out was split by hash into a calibration and an evaluation half.", file=sys.stderr)
+
+
+def _show_record(record: Any, as_json: bool) -> None:
+    if as_json:
+        print(record.to_json(), end="")
+        return
+    from expunge.summary import print_summary
+
+    print_summary(record)
+
+
+def _gate(record: Any) -> None:
+    from expunge.verdict import reached
+
+    required = record.config["audit"]["require"]
+    if required and not reached(record.verdict, required):
+        outcome = record.verdict["classes"].get(required, {}).get("outcome", "not measured: no retrained model")
+        print(f'expunge: the verdict required (--require {required}) was not reached: "{outcome}".', file=sys.stderr)
+        raise typer.Exit(3)
+
+
+@app.command()
+def audit(
+    folder: Annotated[Path, typer.Argument(help="A folder that `expunge run` wrote, or its record.json.")],
+    out: Annotated[str, typer.Option(help="Folder to write the new record.json and report.html to.")],
+    model: Annotated[str | None, typer.Option(help="Model to audit instead of the one in the folder.")] = None,
+    retrained: Annotated[list[str] | None, typer.Option(help="Folder of a model retrained without the records.")] = None,
+    forget: Annotated[str | None, typer.Option(help="File of the ids, where the run was given them one by one.")] = None,
+    require: Annotated[str | None, typer.Option(help="population or retrain-compared: exit 3 unless reached.")] = None,
+    set_: _Set = None,
+    json: _Json = False,
+) -> None:
+    """Measure an unlearned model again: the same data and request, other audits or more retrained models."""
+    with _quiet_libraries():
+        from expunge.folders import must_be_new
+        from expunge.progress import ConsoleProgress
+        from expunge.reaudit import reaudit
+
+        record = reaudit(
+            folder, model=model, retrained=retrained or (), forget=forget, require=require, sets=set_ or (),
+            extra=must_be_new(out), progress=ConsoleProgress(),
+        )  # fmt: skip
+        from expunge.report import write
+
+        write(record, out)
+    _show_record(record, json)
+    if not json:
+        print(f"Report: {Path(out) / 'report.html'}")
+    _gate(record)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder that `expunge run` wrote, or its record.json.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file to write; left out: report.html beside the record.")] = None,
+    show_ids: Annotated[bool, typer.Option("--show-ids", help="Insist on raw ids; the run must have kept them.")] = False,
+) -> None:
+    """Draw the report of a record again."""
+    from expunge.folders import whole_file
+    from expunge.record import RunRecord
+    from expunge.report import render
+
+    record = RunRecord.read(folder)
+    if show_ids and not record.config["privacy"]["show_ids"]:
+        way_out = "Raw ids are only kept when the run itself is given --show-ids."
+        raise UsageError(Problem("--show-ids", "the record holds salted ids only", way_out))
+    target = out or (folder if folder.is_dir() else folder.parent) / "report.html"
+    whole_file(target, render(record))
+    print(target)
+
+
+@app.command(name="list")
+def list_(json: _Json = False) -> None:
+    """Name the methods, audits and tasks there are, plug-ins included."""
+    from expunge.template import catalogue
+
+    found = catalogue()
+    if json:
+        import json as json_module
+
+        print(json_module.dumps(found, indent=1))
+        return
+    for kind, entries in found.items():
+        print(f"{kind}:")
+        width = max(map(len, entries), default=0)
+        for name, summary in entries.items():
+            print(f"  {name:<{width}}  {summary}")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A method or audit, or a folder that `expunge run` wrote.")],
+    json: _Json = False,
+) -> None:
+    """Explain a method or audit with its settings, or sum up a run."""
+    if Path(name).exists():
+        from expunge.record import RunRecord
+
+        _show_record(RunRecord.read(name), json)
+        return
+    from expunge.template import explain
+
+    print(explain(name, as_json=json), end="")
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option(help="Folder to write.")] = "demo-output",
+    method: Annotated[str, typer.Option(help="Method.")] = "deepcut",
+    records: Annotated[int, typer.Option(help="Training records.", min=200, max=9000)] = 3000,
+    cache: Annotated[Path | None, typer.Option(help="Where the fine-tuned original is kept.")] = None,
+) -> None:
+    """Fine-tune a real model on real records, erase 5 % of them, retrain without them, audit, report."""
+    with _quiet_libraries():
+        from expunge.demo import run_demo
+        from expunge.progress import ConsoleProgress
+
+        record = run_demo(out, method=method, records=records, cache=cache, progress=ConsoleProgress())
+    _show_record(record, False)
+    print(f"Report: {Path(out) / 'erased' / 'report.html'}")
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    del context
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"expunge {installed('expunge')}")
+        raise typer.Exit(0)

@@ -1,0 +1,320 @@
+"""The configuration of a run: frozen sections, read from TOML, `--set` and flags; every problem is reported at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from expunge import registry
+from expunge.errors import Problem, UsageError
+from expunge.options import (
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    Options,
+    Positive,
+    PositiveInt,
+    Probability,
+    did_you_mean,
+    option,
+)
+
+__all__ = [
+    "AuditConfig", "DataConfig", "ModelConfig", "PrivacyConfig", "Recipe", "RequestConfig", "RetrainConfig",
+    "RunConfig", "SECTIONS", "StopConfig", "TrainingConfig",
+]  # fmt: skip
+
+Precision = Literal["float32", "bfloat16"]
+Scheduler = Literal["linear", "constant", "cosine"]
+
+
+class _Section(Options):
+    @classmethod
+    def section(cls) -> str:
+        return cls.__name__.removesuffix("Config").lower()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig(_Section):
+    """The fine-tuned model to erase from. It is read, never written."""
+
+    path: str = option("", "folder or hub id of the fine-tuned model (safetensors)")
+    max_length: PositiveInt | None = option(None, "tokens a text is cut to; left out: the tokenizer's own limit")
+    trust_remote_code: bool = option(False, "run code that comes with the model; leave off unless you trust its author")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig(_Section):
+    """The training data and the data the model never saw."""
+
+    train: str = option("", "training data: .csv, .jsonl, .parquet, a folder from save_to_disk, or a hub id")
+    train_split: str = option("train", "split, where the training data has splits (hub id, saved DatasetDict)")
+    held_out: str = option("", "records never trained on; split by hash into calibration and evaluation halves")
+    held_out_split: str = option("test", "split, where the held-out data has splits")
+    calibration: str | None = option(None, "records for the stop rule alone; then held_out is used for audits only")
+    text: tuple[str, ...] = option(("text",), "text column; two columns for a text pair")
+    label: str = option("label", "label column: names as in the model's id2label, or class numbers")
+    labels: tuple[str, ...] = option((), "class names in the model's order, where the model only has LABEL_0 ...")
+    id: str | None = option(None, "id column; left out: ids are content hashes")
+    overlap: Literal["refuse", "drop"] = option("refuse", "held-out records that are also in training: refuse or drop")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RequestConfig(_Section):
+    """The erasure request: exactly one of `file`, `ids` and `fraction`."""
+
+    file: str | None = option(None, "ids, one a line (.txt), or rows (.csv, .jsonl, .parquet) with the id or text columns")
+    ids: tuple[str, ...] = option((), "the ids themselves")
+    fraction: Fraction | None = option(None, "a random share of the training data, for benchmarks")
+    seed: NonNegativeInt = option(0, "seed of that random share")
+    with_duplicates: bool = option(False, "add rows identical to a requested one (after normalisation)")
+    allow_missing: bool = option(False, "go on when some requested ids are not in the data")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig(_Section):
+    """How the unlearning is trained."""
+
+    epochs: Positive = option(5.0, "passes over the forget records at most; the stop rule usually ends earlier")
+    batch_size: PositiveInt = option(16, "forget records a step and device")
+    accumulation: PositiveInt = option(1, "micro-batches a step; the loss is the same, memory is smaller")
+    learning_rate: Positive = option(5e-5, "peak learning rate of AdamW")
+    weight_decay: NonNegative = option(0.0, "AdamW's weight decay")
+    warmup: Probability = option(0.0, "share of the steps over which the learning rate rises")
+    scheduler: Scheduler = option("constant", "learning-rate schedule")
+    max_grad_norm: NonNegative = option(1.0, "gradient clipping; 0 turns it off")
+    precision: Precision = option("float32", "arithmetic of the forward pass")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StopConfig(_Section):
+    """When unlearning ends."""
+
+    rule: Literal["accuracy", "none"] = option("accuracy", "end when forget accuracy is no longer above calibration's")
+    every: PositiveInt = option(5, "steps between checks")
+    sample: PositiveInt = option(256, "records of the forget and of the calibration set scored in a check, at most")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe(_Section):
+    """How the original was fine-tuned from its base model; a retrained model is made the same way."""
+
+    epochs: Positive = option(3.0, "passes over the training data")
+    learning_rate: Positive = option(5e-5, "peak learning rate of AdamW")
+    batch_size: PositiveInt = option(32, "records a step")
+    max_length: PositiveInt | None = option(None, "tokens a text is cut to")
+    weight_decay: NonNegative = option(0.0, "AdamW's weight decay")
+    warmup: Probability = option(0.0, "share of the steps over which the learning rate rises")
+    scheduler: Scheduler = option("linear", "learning-rate schedule")
+    precision: Precision = option("float32", "arithmetic of the forward pass")
+    group_by_length: bool = option(False, "batches of records of like length: less padding")
+    seed: NonNegativeInt = option(0, "seed of head initialisation, order and dropout")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RetrainConfig(_Section):
+    """Retrained models to compare with: the gold standard. Needs the base model and the recipe."""
+
+    enabled: bool = option(False, "train models from the base without the forget records and compare with them")
+    base: str | None = option(None, "folder or hub id of the model the original was fine-tuned from")
+    recipe: str | None = option(None, "TOML file: epochs, learning_rate, batch_size, max_length, seed ...")
+    seeds: tuple[NonNegativeInt, ...] = option((), "one retrained model a seed; left out: the recipe's seed")
+    models: tuple[str, ...] = option((), "folders of models retrained without the records already, to compare with")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuditConfig(_Section):
+    """What is measured, and what a pipeline insists on."""
+
+    audits: tuple[str, ...] = option(("utility", "membership", "latent-map"), "audits to run")
+    retain_sample: PositiveInt = option(2000, "retain records scored, at most")
+    bootstrap: PositiveInt = option(1000, "resamples behind each interval")
+    confidence: Fraction = option(0.95, "confidence level of the intervals")
+    max_utility_loss: Positive = option(0.03, "fall in evaluation accuracy that still counts as useful")
+    require: Literal["population", "retrain-compared"] | None = option(
+        None, "end with exit code 3 unless the verdict of this evidence class is reached"
+    )
+    batch_size: PositiveInt = option(64, "records a forward pass when scoring")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrivacyConfig(_Section):
+    """What the record and the report may carry."""
+
+    show_ids: bool = option(False, "show raw ids instead of HMAC(salt, id)")
+    salt_file: str | None = option(None, "file with the secret salt; left out: your own, made at first use")
+
+
+SECTIONS: dict[str, type[_Section]] = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "request": RequestConfig,
+    "training": TrainingConfig,
+    "stop": StopConfig,
+    "retrain": RetrainConfig,
+    "audit": AuditConfig,
+    "privacy": PrivacyConfig,
+}
+_PATHS = {
+    ("model", "path"), ("data", "train"), ("data", "held_out"), ("data", "calibration"), ("request", "file"),
+    ("retrain", "base"), ("retrain", "recipe"), ("retrain", "models"), ("privacy", "salt_file"),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All settings of one run.
+
+    Attributes:
+        method: An instance of the method to unlearn with (a `Method` or `Procedure`).
+        seed: Seed of order, dropout and sampling.
+    """
+
+    method: Any
+    seed: int = 0
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    request: RequestConfig = RequestConfig()
+    training: TrainingConfig = TrainingConfig()
+    stop: StopConfig = StopConfig()
+    retrain: RetrainConfig = RetrainConfig()
+    audit: AuditConfig = AuditConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested values; `from_dict` reads them back to an equal object."""
+        method = {"name": registry.name_of("methods", type(self.method)), **self.method.values()}
+        sections = {name: getattr(self, name).values() for name in SECTIONS}
+        return {"seed": self.seed, "method": method, **sections}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
+        """Build from nested values, as TOML gives them.
+
+        Raises:
+            UsageError: Every unknown key, unknown name and bad value, together.
+        """
+        problems: list[Problem] = []
+        built: dict[str, Any] = {}
+        known = {*SECTIONS, "method", "seed"}
+        for name, section in values.items():
+            if name not in known:
+                way_out = f"{did_you_mean(name, known)}Known sections: {', '.join(sorted(known))}."
+                problems.append(Problem(name, f'unknown section or key "{name}"', way_out))
+            elif name == "seed":
+                if not isinstance(section, int) or isinstance(section, bool) or section < 0:
+                    problems.append(Problem("seed", f"{section!r} is not allowed", "Give a whole number, 0 or more."))
+            elif not isinstance(section, Mapping):
+                problems.append(Problem(name, f"{section!r} is not a section", f"Write it as a table: [{name}]."))
+            elif name != "method":
+                try:
+                    built[name] = SECTIONS[name].build(section, name)
+                except UsageError as error:
+                    problems.extend(error.problems)
+        method_values = values.get("method", {})
+        if isinstance(method_values, Mapping):
+            try:
+                built["method"] = build_method(method_values)
+            except UsageError as error:
+                problems.extend(error.problems)
+        if problems:
+            raise UsageError(problems)
+        return cls(seed=values.get("seed", 0), **built)
+
+    @classmethod
+    def load(
+        cls, path: str | Path | None = None, sets: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+    ) -> RunConfig:
+        """Read a TOML file, then `--set section.key=value` words, then flags (``{"data.text": ("body",)}``).
+
+        Paths inside the file are relative to the file's folder; paths in `sets` and `flags` to the working folder.
+
+        Raises:
+            UsageError: The file is missing or no TOML, or any value is wrong.
+        """
+        values: dict[str, Any] = _read_toml(Path(path), "the config") if path is not None else {}
+        if path is not None:
+            _anchor_paths(values, Path(path).resolve().parent)
+        problems: list[Problem] = []
+        for word in sets:
+            key, sign, text = word.partition("=")
+            if not sign:
+                problems.append(Problem("--set", f'"{word}" has no "="', "Write --set section.key=value."))
+                continue
+            _put(values, key.strip(), _toml_value(text.strip()), problems)
+        for key, value in (flags or {}).items():
+            _put(values, key, value, problems)
+        if problems:
+            raise UsageError(problems)
+        return cls.from_dict(values)
+
+
+def build_method(values: Mapping[str, Any]) -> Any:
+    """A method from ``{"name": ..., hyperparameters ...}``; the name defaults to ``deepcut``."""
+    name = values.get("name", "deepcut")
+    if not isinstance(name, str):
+        raise UsageError(Problem("method.name", f"{name!r} is not allowed", "Give a name; see `expunge list`."))
+    method = registry.find("methods", name)
+    return method.build({key: value for key, value in values.items() if key != "name"}, "method")
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """The fine-tuning recipe in a TOML file.
+
+    Raises:
+        UsageError: File missing, no TOML, unknown keys or bad values.
+    """
+    return Recipe.build(_read_toml(Path(path), "the recipe"), "recipe")
+
+
+def _read_toml(path: Path, what: str) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        problem = Problem(str(path), f"{what} cannot be read ({error.strerror})", "Give the path of a TOML file.")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problem = Problem(str(path), f"{what} is not valid TOML ({error})", "`expunge init` prints a valid config.")
+    raise UsageError(problem)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word is meant as a string
+
+
+def _put(values: dict[str, Any], key: str, value: Any, problems: list[Problem]) -> None:
+    section, dot, name = key.partition(".")
+    if not dot:
+        values[key] = value
+    elif isinstance(values.setdefault(section, {}), dict):
+        values[section][name] = value
+    else:
+        problems.append(Problem(key, f"{section} is not a section in the config", f"Write it as a table: [{section}]."))
+
+
+def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
+    for section, name in _PATHS:
+        table = values.get(section)
+        given = table.get(name) if isinstance(table, dict) else None
+        if isinstance(given, str):
+            table[name] = _anchored(given, folder)
+        elif isinstance(given, list):
+            table[name] = [_anchored(item, folder) if isinstance(item, str) else item for item in given]
+
+
+def _anchored(text: str, folder: Path) -> str:
+    path = folder / Path(text).expanduser()
+    return str(path) if path.exists() or _looks_like_path(text) else text  # else it is a hub id
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.startswith((".", "/", "~")) or text.count("/") != 1 or Path(text).suffix in _DATA_SUFFIXES
+
+
+_DATA_SUFFIXES = {".csv", ".jsonl", ".json", ".parquet", ".txt", ".toml"}

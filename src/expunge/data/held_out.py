@@ -1,0 +1,28 @@
+"""Held-out records: split once by hash into a calibration and an evaluation half, and kept apart from training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from expunge.data.records import Records, normal_form
+
+__all__ = ["overlapping", "split_halves"]
+
+
+def split_halves(records: Records) -> tuple[list[int], list[int]]:
+    """Positions of the calibration and of the evaluation half.
+
+    The half is the parity of a hash of the normalised text: it does not depend on order, on the rest of the file or
+    on the seed, and copies of a text fall into the same half.
+    """
+    halves: tuple[list[int], list[int]] = ([], [])
+    for position, text in enumerate(records.texts):
+        halves[hashlib.sha256(normal_form(text).encode()).digest()[0] & 1].append(position)
+    return halves
+
+
+def overlapping(records: Records, texts: Sequence[tuple[str, ...]]) -> list[int]:
+    """Positions of records whose text, normalised, is among `texts`."""
+    known = {normal_form(text) for text in texts}
+    return [position for position, text in enumerate(records.texts) if normal_form(text) in known]

@@ -1,0 +1,61 @@
+"""Records: texts, labels and stable ids, as plain columns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Records", "content_ids", "normal_form"]
+
+
+@dataclass(frozen=True)
+class Records:
+    """Labelled texts in a fixed order.
+
+    Attributes:
+        ids: A stable, unique string for each record.
+        texts: A tuple of one text, or of two for a pair, for each record.
+        labels: Class number of each record.
+    """
+
+    ids: tuple[str, ...]
+    texts: tuple[tuple[str, ...], ...]
+    labels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, positions: Sequence[int]) -> Records:
+        """The records at `positions`, in that order."""
+        return Records(
+            tuple(self.ids[i] for i in positions),
+            tuple(self.texts[i] for i in positions),
+            tuple(self.labels[i] for i in positions),
+        )
+
+    def sha256(self) -> str:
+        """Hash of ids, texts and labels in their order."""
+        digest = hashlib.sha256()
+        for row in zip(self.ids, self.texts, self.labels, strict=True):
+            digest.update(json.dumps(row, ensure_ascii=False).encode())
+        return digest.hexdigest()
+
+
+def content_ids(texts: Sequence[tuple[str, ...]], labels: Sequence[object]) -> list[str]:
+    """Ids for records that have none: a hash of text and label, and the occurrence number (``3f2a...-1``)."""
+    seen: Counter[str] = Counter()
+    ids = []
+    for text, label in zip(texts, labels, strict=True):
+        digest = hashlib.sha256(json.dumps([text, label], ensure_ascii=False).encode()).hexdigest()[:16]
+        seen[digest] += 1
+        ids.append(f"{digest}-{seen[digest]}")
+    return ids
+
+
+def normal_form(text: Sequence[str]) -> str:
+    """What two texts share when they differ only in Unicode form, case or white space."""
+    return "\x1f".join(" ".join(unicodedata.normalize("NFKC", part).casefold().split()) for part in text)

@@ -1,0 +1,120 @@
+"""Resolve an erasure request against the training records: ids -> forget and retain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from expunge.config import RequestConfig
+from expunge.data import sources
+from expunge.data.duplicates import exact_duplicates
+from expunge.data.records import Records
+from expunge.errors import Problem, UsageError
+
+__all__ = ["Resolved", "read_request", "resolve"]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """An erasure request, resolved.
+
+    Attributes:
+        forget: Positions of the records to forget, ascending, duplicates added where asked for.
+        retain: Positions of all others, ascending.
+        missing: Requested ids that are not in the data.
+        duplicates: Requested id -> ids of its identical copies.
+        duplicates_added: Whether those copies are in `forget`.
+    """
+
+    forget: tuple[int, ...]
+    retain: tuple[int, ...]
+    missing: tuple[str, ...]
+    duplicates: dict[str, tuple[str, ...]]
+    duplicates_added: bool
+
+
+def read_request(config: RequestConfig, data_id: str | None, content_key: Any, given: Any = None) -> list[str] | None:
+    """The requested ids, in order; None for a random share.
+
+    Args:
+        config: Says where the request is.
+        data_id: Name of the id column, if there is one.
+        content_key: Function from the columns of a request table to ids by content, for data without an id column.
+        given: Ids in memory; takes the place of `config.file` and `config.ids`.
+
+    Raises:
+        UsageError: No request, more than one, an empty one, or a file that cannot be read.
+    """
+    ways = [config.file is not None, bool(config.ids), config.fraction is not None, given is not None]
+    if sum(ways) != 1:
+        what = "no records to forget are named" if not any(ways) else "the records to forget are named in several ways"
+        way_out = "Give exactly one: request.file (--forget FILE), request.ids, or request.fraction."
+        raise UsageError(Problem("request", what, way_out))
+    if config.fraction is not None:
+        return None
+    if given is not None:
+        ids = [str(value) for value in ([given] if isinstance(given, str) else given)]
+    elif config.ids:
+        ids = list(config.ids)
+    else:
+        ids = _read_file(Path(str(config.file)).expanduser(), data_id, content_key)
+    if not ids:
+        raise UsageError(Problem("request", "the erasure request is empty", "Name at least one record."))
+    return list(dict.fromkeys(ids))
+
+
+def _read_file(path: Path, data_id: str | None, content_key: Any) -> list[str]:
+    if path.suffix.lower() in sources.SUFFIXES:
+        columns = sources.read(path, where="request.file")
+        if data_id is None:
+            return content_key(columns)
+        if problems := sources.pick(columns, [data_id], where="request.file", source=path):
+            raise UsageError(problems)
+        return [str(value) for value in columns[data_id]]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        way_out = "Give a text file with one id a line, or a .csv, .jsonl or .parquet file."
+        raise UsageError(Problem("request.file", f'"{path}" cannot be read ({reason})', way_out)) from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def resolve(records: Records, ids: Sequence[str] | None, config: RequestConfig) -> Resolved:
+    """Split `records` into forget and retain.
+
+    Args:
+        records: The training data.
+        ids: Requested ids; None draws `config.fraction` of the records with `config.seed`.
+        config: Whether missing ids are allowed and duplicates are added.
+
+    Raises:
+        UsageError: Ids that are not found (unless allowed), or a request that leaves nothing to retain.
+    """
+    missing: list[str] = []
+    if ids is None:
+        count = max(1, round(len(records) * (config.fraction or 0.0)))
+        drawn = np.random.default_rng(config.seed).choice(len(records), size=count, replace=False)
+        positions = {int(i) for i in drawn}
+    else:
+        position_of = {record_id: i for i, record_id in enumerate(records.ids)}
+        missing = [i for i in ids if i not in position_of]
+        positions = {position_of[i] for i in ids if i in position_of}
+    if missing and (not config.allow_missing or not positions):
+        shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        what = f"{len(missing)} of {len(ids or ())} requested ids are not in the training data: {shown}"
+        way_out = "Check the ids and data.id; --allow-missing goes on with those found, when there are any."
+        raise UsageError(Problem("request", what, way_out))
+    copies = exact_duplicates(records.texts, positions)
+    named = {records.ids[i]: tuple(records.ids[j] for j in rows) for i, rows in copies.items()}
+    if config.with_duplicates:
+        positions |= {j for rows in copies.values() for j in rows}
+    if len(positions) == len(records):
+        way_out = "Some records must stay: unlearning needs retained data. To forget everything, use the base model."
+        raise UsageError(Problem("request", f"all {len(records)} records are to be forgotten", way_out))
+    retain = tuple(i for i in range(len(records)) if i not in positions)
+    return Resolved(tuple(sorted(positions)), retain, tuple(missing), named, config.with_duplicates)

@@ -1,0 +1,166 @@
+"""Read records from files, saved datasets, hub ids and in-memory objects into plain columns. No text is cached on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from expunge.errors import Problem, UsageError
+from expunge.options import did_you_mean
+
+__all__ = ["SUFFIXES", "Columns", "pick", "read"]
+
+Columns = dict[str, list[Any]]
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+def read(source: Any, *, where: str, split: str | None = None) -> Columns:
+    """All columns of a source, as lists of equal length.
+
+    Args:
+        source: A path (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``, or a folder written by ``save_to_disk``), a hub
+            id, a `datasets.Dataset`, a `pandas.DataFrame`, or a list of dicts. CSV values are read as text, so an id
+            like ``007`` keeps its zeros.
+        where: The setting this source was given in, for messages.
+        split: Split to take where the source has splits.
+
+    Raises:
+        UsageError: It cannot be read, or has no rows.
+    """
+    if isinstance(source, str | Path):
+        columns = _read_path(Path(source).expanduser(), str(source), where, split)
+    else:
+        columns = _read_object(source, where, split)
+    if not columns or not len(next(iter(columns.values()))):
+        raise UsageError(Problem(where, f"{_shown(source)} has no rows", "Give a source with at least one record."))
+    return columns
+
+
+def pick(columns: Columns, names: Sequence[str], *, where: str, source: Any) -> list[Problem]:
+    """One problem for each of `names` that is no column."""
+    return [
+        Problem(
+            where,
+            f'{_shown(source)} has no column "{name}"',
+            f"{did_you_mean(name, columns)}Its columns: {', '.join(map(str, columns))}.",
+        )
+        for name in names
+        if name not in columns
+    ]
+
+
+def _shown(source: Any) -> str:
+    return f'"{source}"' if isinstance(source, str | Path) else f"the {type(source).__name__} given"
+
+
+def _read_path(path: Path, name: str, where: str, split: str | None) -> Columns:
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return _read_saved(path, where, split)
+    if path.is_file():
+        if suffix not in SUFFIXES:
+            known = ", ".join(SUFFIXES)
+            raise UsageError(Problem(where, f'"{name}" is of an unknown kind', f"Known: {known}, or a saved dataset."))
+        try:
+            return {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[suffix](path)
+        except UsageError:
+            raise
+        except (ValueError, OSError, KeyError) as error:  # parse errors of pandas and pyarrow are ValueErrors
+            problem = Problem(where, f'"{name}" cannot be read ({_first_line(error)})', "Mend the file or give another.")
+            raise UsageError(problem) from None
+    if suffix in SUFFIXES or path.is_absolute() or name.startswith(".") or name.count("/") > 1 or not name:
+        way_out = "Give a .csv, .tsv, .jsonl or .parquet file, a folder from save_to_disk, or a hub id."
+        raise UsageError(Problem(where, f'"{name}" does not exist', way_out))
+    return _read_hub(name, where, split)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _read_csv(path: Path, separator: str = ",") -> Columns:
+    import pandas
+
+    frame = pandas.read_csv(path, dtype=str, keep_default_na=False, sep=separator, encoding="utf-8-sig")
+    return {str(name): frame[name].tolist() for name in frame.columns}
+
+
+def _read_tsv(path: Path) -> Columns:
+    return _read_csv(path, separator="\t")
+
+
+def _read_jsonl(path: Path) -> Columns:
+    rows: list[Mapping[str, Any]] = []
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number}: {error.msg}") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number}: not a JSON object")
+            rows.append(row)
+    return _from_rows(rows)
+
+
+def _read_parquet(path: Path) -> Columns:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(path).to_pydict()
+
+
+def _from_rows(rows: Sequence[Mapping[str, Any]]) -> Columns:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _read_saved(path: Path, where: str, split: str | None) -> Columns:
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except (FileNotFoundError, ValueError, OSError):
+        way_out = "Give a file, or a folder written by datasets' save_to_disk."
+        raise UsageError(Problem(where, f'the folder "{path}" holds no saved dataset', way_out)) from None
+    return _read_object(loaded, where, split)
+
+
+def _read_hub(name: str, where: str, split: str | None) -> Columns:
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(name, split=split)
+    except Exception as error:  # the hub client raises many kinds; each means the source cannot be had
+        way_out = "Give a file that exists, or a hub id you can reach."
+        what = f'"{name}" is no file and could not be loaded as a hub id ({_first_line(error)})'
+        raise UsageError(Problem(where, what, way_out)) from None
+    return _read_object(loaded, where, split)
+
+
+def _read_object(source: Any, where: str, split: str | None) -> Columns:
+    import datasets
+    import pandas
+
+    if isinstance(source, datasets.DatasetDict):
+        if split not in source:
+            problem = Problem(where, f'there is no split "{split}"', f"Splits: {', '.join(map(str, source))}.")
+            raise UsageError(problem)
+        source = source[split]
+    if isinstance(source, datasets.Dataset):
+        columns = {name: source.with_format(None)[name][:] for name in source.column_names}
+        for name, feature in source.features.items():
+            if isinstance(feature, datasets.ClassLabel):  # the names say more than the numbers
+                columns[name] = [None if v is None or v < 0 else feature.int2str(v) for v in columns[name]]
+        return columns
+    if isinstance(source, pandas.DataFrame):
+        return {str(name): source[name].tolist() for name in source.columns}
+    if isinstance(source, Mapping):
+        return {str(name): list(values) for name, values in source.items()}
+    if isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
+        return _from_rows(source)
+    way_out = "Give a path, a datasets.Dataset, a pandas.DataFrame or a list of dicts."
+    raise UsageError(Problem(where, f"a {type(source).__name__} cannot be read", way_out))

@@ -1,0 +1,64 @@
+"""The exception tree: what went wrong, and the exit code a shell sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+__all__ = ["ExpungeError", "NonFiniteLossError", "Problem", "RunError", "UndeclaredNeedError", "UsageError"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing a user must change.
+
+    Attributes:
+        where: The setting, column or file it is about, e.g. ``data.text``.
+        what: What is wrong, with the value seen.
+        way_out: What is allowed, and what to do.
+    """
+
+    where: str
+    what: str
+    way_out: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}. {self.way_out}"
+
+
+class ExpungeError(Exception):
+    """Base of all errors Expunge raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(ExpungeError):
+    """The request cannot be carried out as given; nothing was done. Carries every problem found, not only the first."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Problem | Iterable[Problem]) -> None:
+        self.problems: Sequence[Problem] = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class RunError(ExpungeError):
+    """The run began and could not end well; nothing was written."""
+
+
+class NonFiniteLossError(RunError):
+    """A loss part became NaN or infinite."""
+
+    def __init__(self, step: int, parts: dict[str, float]) -> None:
+        self.step = step
+        self.parts = parts
+        shown = ", ".join(f"{name} = {value}" for name, value in parts.items())
+        super().__init__(
+            f"training: the loss is not finite at step {step} ({shown}). "
+            "Nothing was written and the original model is unchanged. "
+            "Lower training.learning_rate, lower the weight of the forgetting term, or look for NaN in the model's weights."
+        )
+
+
+class UndeclaredNeedError(ExpungeError):
+    """A method read something of the step that its ``needs`` does not name."""

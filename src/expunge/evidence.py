@@ -1,0 +1,155 @@
+"""From scores to a `RunRecord`: run the audits, judge, and write down counts, hashes and costs."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from expunge.audits.base import AuditContext, Tables
+from expunge.checks import Prepared
+from expunge.privacy import pseudonym
+from expunge.record import Measurement, RunRecord, environment
+from expunge.verdict import verdict
+
+__all__ = ["Evidence", "build_record"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run gathered.
+
+    Attributes:
+        prepared: Its data and settings.
+        models: Score tables: original, unlearned, retrained.
+        hashes: Weights' hashes likewise.
+        training: Log of the unlearning.
+        passes: Example-passes of the training steps.
+        check_passes: Example-passes of the stop rule's checks (a forward pass counts a third).
+        retraining_passes: Example-passes of one retraining, where the recipe is known.
+        timings: Seconds a stage.
+    """
+
+    prepared: Prepared
+    models: dict[str, list[Tables]]
+    hashes: dict[str, Any]
+    training: dict[str, Any]
+    passes: float
+    check_passes: float
+    retraining_passes: float | None
+    timings: dict[str, float]
+
+
+def build_record(evidence: Evidence) -> RunRecord:
+    """Audit, judge and write down. Pure but for reading the environment's versions."""
+    prepared = evidence.prepared
+    settings = prepared.config.audit
+    context = AuditContext(
+        models=evidence.models,
+        classes=len(prepared.task.label_names),
+        resamples=settings.bootstrap,
+        confidence=settings.confidence,
+        seed=prepared.config.seed,
+    )
+    measurements: list[Measurement] = []
+    figures: dict[str, Any] = {}
+    not_measured: dict[str, str] = {}
+    for name, audit in prepared.audits.items():
+        result = audit.run(context)
+        measurements.extend(result.measurements)
+        figures.update(result.figure)
+        if result.not_measured is not None:
+            not_measured[name] = result.not_measured
+    return RunRecord(
+        config=_shown_config(prepared),
+        environment=environment(),
+        data=_data(prepared),
+        request=_request(prepared),
+        models=evidence.hashes,
+        training=evidence.training,
+        cost=_cost(evidence),
+        measurements=tuple(measurements),
+        not_measured=not_measured,
+        verdict=verdict(context, settings.max_utility_loss),
+        figures=figures,
+        records=tuple(_rows(evidence)),
+        timings=dict(evidence.timings),
+    )
+
+
+def _shown_config(prepared: Prepared) -> dict[str, Any]:
+    config = prepared.config.as_dict()
+    if config["request"]["ids"] and not prepared.config.privacy.show_ids:
+        config["request"]["ids"] = [pseudonym(prepared.salt, i) for i in config["request"]["ids"]]
+    return config
+
+
+def _data(prepared: Prepared) -> dict[str, Any]:
+    request = prepared.request
+    return {
+        "train": len(prepared.train),
+        "forget": len(request.forget),
+        "retain": len(request.retain),
+        "calibration": len(prepared.calibration),
+        "evaluation": len(prepared.evaluation),
+        "held_out_halved": prepared.halved,
+        "held_out_dropped": prepared.dropped,
+        "classes": len(prepared.task.label_names),
+        "max_length": prepared.task.max_length,
+        "sha256": {
+            "train": prepared.train.sha256(),
+            "calibration": prepared.calibration.sha256(),
+            "evaluation": prepared.evaluation.sha256(),
+        },
+    }
+
+
+def _request(prepared: Prepared) -> dict[str, Any]:
+    request = prepared.request
+    ids = sorted(prepared.train.ids[i] for i in request.forget)
+    copies = sum(map(len, request.duplicates.values()))
+    return {
+        "missing": len(request.missing),
+        "duplicates": copies,
+        "duplicates_added": request.duplicates_added,
+        "duplicates_left": 0 if request.duplicates_added else copies,
+        "hmac": hmac.new(prepared.salt, "\n".join(ids).encode(), hashlib.sha256).hexdigest(),
+    }
+
+
+def _cost(evidence: Evidence) -> dict[str, Any]:
+    total = evidence.passes + evidence.check_passes
+    whole = evidence.retraining_passes
+    return {
+        "unit": "example-passes: forward and backward of one record; forward alone counts a third",
+        "training": round(evidence.passes, 2),
+        "checks": round(evidence.check_passes, 2),
+        "total": round(total, 2),
+        "retraining": whole,
+        "ratio_to_retraining": None if not whole else round(total / whole, 4),
+    }
+
+
+def _rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """What the models say of each forget record: its margin, and whether it is labelled right."""
+    prepared = evidence.prepared
+    show = prepared.config.privacy.show_ids
+    copied = prepared.request.duplicates
+    rows = []
+    for place, position in enumerate(prepared.request.forget):
+        record_id = prepared.train.ids[position]
+        row: dict[str, Any] = {
+            "id": record_id if show else pseudonym(prepared.salt, record_id),
+            "duplicates": len(copied.get(record_id, ())),
+        }
+        for model, tables in evidence.models.items():
+            if tables:
+                row[model] = {
+                    "margin": round(float(np.mean([t["forget"].margins[place] for t in tables])), 4),
+                    "correct": round(float(np.mean([t["forget"].correct[place] for t in tables])), 4),
+                }
+        rows.append(row)
+    return rows

@@ -1,0 +1,104 @@
+"""Plain fine-tuning from a base model by a recipe: how an original is made, and every model retrained without records."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from expunge.config import Recipe
+from expunge.models import load_model
+from expunge.progress import Progress, trainer_stage
+from expunge.tasks.base import Encoded
+
+__all__ = ["arguments", "fit"]
+
+
+def arguments(folder: str, seed: int, precision: str, **options: Any) -> Any:
+    """`TrainingArguments` that leave no files, no reports and no console output; `options` are passed on."""
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        output_dir=folder,
+        seed=seed,
+        bf16=precision == "bfloat16",
+        optim="adamw_torch_fused",
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        logging_strategy="no",
+        **options,
+    )
+
+
+def fit(
+    base: str,
+    task: Any,
+    encoded: Encoded,
+    recipe: Recipe,
+    *,
+    seed: int,
+    label_names: Sequence[str],
+    progress: Progress | None = None,
+    name: str = "training",
+    trust_remote_code: bool = False,
+) -> Any:
+    """Fine-tune a fresh copy of the base model.
+
+    Args:
+        base: Folder or hub id of the base model.
+        task: Collates records.
+        encoded: Tokenised training records.
+        recipe: Epochs, learning rate and so on; its own seed is not used.
+        seed: Seed of head initialisation, order and dropout.
+        label_names: Class names in order.
+        progress: Where progress is shown.
+        name: What it is called there.
+        trust_remote_code: As in transformers.
+
+    Returns:
+        The trained model, in eval mode.
+    """
+    from transformers import Trainer, set_seed
+
+    set_seed(seed)
+    names = dict(enumerate(label_names))
+    model = load_model(
+        base,
+        task.auto_class,
+        where="retrain.base",
+        new_head={"num_labels": len(names), "id2label": names, "label2id": {n: i for i, n in names.items()}},
+        trust_remote_code=trust_remote_code,
+    )
+
+    def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = task.collate(encoded, [item["position"] for item in items])
+        return {**batch.inputs, "labels": batch.labels}
+
+    records = [{"input_ids": ids, "position": i} for i, ids in enumerate(encoded.input_ids)]  # ids for their length
+
+    with tempfile.TemporaryDirectory(prefix="expunge-") as folder:
+        args = arguments(
+            folder,
+            seed,
+            recipe.precision,
+            num_train_epochs=recipe.epochs,
+            per_device_train_batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            warmup_steps=_below_one(recipe.warmup),
+            lr_scheduler_type=recipe.scheduler,
+            train_sampling_strategy="group_by_length" if recipe.group_by_length else "random",
+            remove_unused_columns=False,
+        )
+        trainer = Trainer(model, args, data_collator=collate, train_dataset=records)  # pyright: ignore
+        trainer.model_accepts_loss_kwargs = False
+        with trainer_stage(trainer, progress, name):
+            trainer.train()
+    return model.eval()
+
+
+def _below_one(share: float) -> float:
+    return min(share, 0.999999)  # transformers reads 1 and more as a count of steps

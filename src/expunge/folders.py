@@ -1,0 +1,78 @@
+"""Folders and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from expunge.errors import Problem, RunError, UsageError
+
+__all__ = ["must_be_new", "whole_file", "whole_folder"]
+
+
+def must_be_new(path: str | Path, *, where: str = "--out") -> list[Problem]:
+    """What keeps a folder from being written at `path`."""
+    target = Path(path).expanduser()
+    if target.exists() or target.is_symlink():
+        return [Problem(where, f'"{path}" exists already', "Name a folder that does not exist; nothing is overwritten.")]
+    parent = next((p for p in target.absolute().parents if p.exists()), None)
+    if parent is None or not parent.is_dir() or not os.access(parent, os.W_OK):
+        return [Problem(where, f'"{path}" cannot be made: "{parent}" is not a writable folder', "Name another place.")]
+    return []
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """A new folder to fill; it takes its name when the block ends well, and vanishes otherwise.
+
+    Raises:
+        UsageError: The folder exists, or its place cannot be written.
+        RunError: Writing failed (a full disk, say).
+    """
+    target = Path(path).expanduser().absolute()
+    if problems := must_be_new(target):
+        raise UsageError(problems)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        yield beside
+        os.chmod(beside, 0o755)
+        for file in sorted(beside.rglob("*")):
+            _sync(file)
+        os.rename(beside, target)
+        _sync(target.parent)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise RunError(f'writing "{target}" failed ({error.strerror}). Nothing was written.') from error
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def whole_file(path: str | Path, text: str) -> None:
+    """Write a text file in one move; a file of that name is replaced.
+
+    Raises:
+        RunError: Writing failed; what was there stays.
+    """
+    target = Path(path).expanduser().absolute()
+    beside = target.with_name(f".{target.name}.partial")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        _sync(beside)
+        os.replace(beside, target)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise RunError(f'writing "{target}" failed ({error.strerror}).') from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""One file per unlearning method; `expunge list` names them all."""

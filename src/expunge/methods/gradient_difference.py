@@ -1,0 +1,46 @@
+"""Gradient difference: ascend on the forget records while descending on retained ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from expunge.methods.base import Method
+from expunge.options import NonNegative, PositiveInt, option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from expunge.scoring import Step
+
+__all__ = ["GradientDifference"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientDifference(Method):
+    """Raise the loss of forget records, lower that of retained ones.
+
+    Formula: ``L = -forget_weight * CE(forget) + CE(retain)``.
+
+    Source: Liu et al., "Continual Learning and Private Unlearning", CoLLAs 2022, arXiv 2203.12817; known as GradDiff in
+    TOFU (arXiv 2401.06121) and, with weights that sum to one, as NegGrad+ (Kurmanji et al., arXiv 2302.09880).
+
+    Ours: none. The loss has no lower bound: without a stop rule it goes on until the model is destroyed.
+
+    Failure signs: the forget part grows without end while evaluation accuracy falls.
+
+    Example:
+        >>> GradientDifference(forget_weight=0.5).needs == {"forget.logits", "retain.logits"}
+        True
+    """
+
+    forget_weight: NonNegative = option(1.0, "weight of the ascent on forget records")
+    retain_ratio: PositiveInt = option(2, "retained records drawn for each forget record")
+
+    needs: ClassVar[frozenset[str]] = frozenset({"forget.logits", "retain.logits"})
+
+    def loss(self, step: Step) -> dict[str, Tensor]:
+        return {
+            "retain": step.retain.cross_entropy(),
+            "forget": -self.forget_weight * step.forget.cross_entropy(),
+        }

@@ -1,0 +1,201 @@
+"""Look at a model folder before any weight loads; load it; find its last linear layer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from expunge.errors import Problem, UsageError
+from expunge.tasks.base import Batch
+
+__all__ = ["Head", "find_head", "inspect_folder", "load_config", "load_model", "load_tokenizer", "weights_sha256"]
+
+_PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def is_local(path: str) -> bool:
+    """Whether a model is a folder here rather than a hub id."""
+    return Path(path).expanduser().exists() or path.startswith((".", "/", "~")) or path.count("/") > 1
+
+
+def inspect_folder(path: str, *, where: str) -> list[Problem]:
+    """What keeps a folder from being loaded as a model; reads file names only. Hub ids pass."""
+    if not path:
+        return [Problem(where, "no model is named", f"Set {where} to a model folder or a hub id.")]
+    if not is_local(path):
+        return []
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return [Problem(where, f'"{path}" is no folder', "Give a folder written by save_pretrained, or a hub id.")]
+    if (folder / "adapter_config.json").is_file():
+        way_out = "Merge the adapter first: model.merge_and_unload(), then save_pretrained."
+        return [Problem(where, f'"{path}" holds an adapter, not a whole model', way_out)]
+    problems = []
+    if not (folder / "config.json").is_file():
+        problems.append(Problem(where, f'"{path}" has no config.json', "Give a folder written by save_pretrained."))
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(file.name for pattern in _PICKLED for file in folder.glob(pattern))
+        if pickled:
+            what = f'"{path}" holds pickled weights only ({", ".join(pickled)})'
+            way_out = "Pickle can run code. Load the model where you trust it and save_pretrained it: that writes safetensors."
+        else:
+            what = f'"{path}" holds no weights'
+            way_out = "Give a folder with model.safetensors."
+        problems.append(Problem(where, what, way_out))
+    return problems
+
+
+def load_config(path: str, *, where: str, trust_remote_code: bool = False) -> Any:
+    """The model's configuration.
+
+    Raises:
+        UsageError: It cannot be had, or is not JSON.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except Exception as error:  # transformers raises many kinds; each means the model cannot be had
+        raise UsageError(Problem(where, *_unloadable(path, error))) from None
+
+
+def _unloadable(path: str, error: Exception) -> tuple[str, str]:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return f'"{path}" cannot be loaded ({reason.rstrip(".")})', "Give a folder written by save_pretrained, or a hub id."
+
+
+def load_tokenizer(path: str, *, where: str, trust_remote_code: bool = False) -> Any:
+    """The model's tokenizer.
+
+    Raises:
+        UsageError: It cannot be had, or has no padding token.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except Exception as error:  # as in load_config
+        what, _ = _unloadable(path, error)
+        way_out = "Save the tokenizer into the model folder: tokenizer.save_pretrained(folder)."
+        raise UsageError(Problem(where, f"the tokenizer of {what}", way_out)) from None
+    if tokenizer.pad_token_id is None:
+        way_out = "Set one (tokenizer.pad_token = ..., model.config.pad_token_id = ...) and save both again."
+        raise UsageError(Problem(where, f'the tokenizer of "{path}" has no padding token', way_out))
+    return tokenizer
+
+
+def load_model(path: str, auto_class: str, *, where: str, new_head: dict[str, Any] | None = None, **options: Any) -> Any:
+    """The model in float32, from safetensors only.
+
+    Args:
+        path: Folder or hub id.
+        auto_class: Name of a transformers auto class.
+        where: The setting, for messages.
+        new_head: For a base model that gets a fresh head: `num_labels`, `id2label`, `label2id`.
+        options: Passed on, e.g. `trust_remote_code`.
+
+    Raises:
+        UsageError: Weights are missing, broken or not finite.
+    """
+    import transformers
+
+    cls = getattr(transformers, auto_class)
+    head_sizes = {"ignore_mismatched_sizes": True, **new_head} if new_head else {}
+    if not torch.cuda.is_available():
+        # With attention dropout torch's CPU kernel falls back to plain arithmetic, slower than transformers' own.
+        options.setdefault("attn_implementation", "eager")
+    try:
+        model, info = cls.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **head_sizes, **options
+        )
+    except Exception as error:  # as in load_config
+        raise UsageError(Problem(where, *_unloadable(path, error))) from None
+    missing = sorted(info["missing_keys"])
+    if missing and not new_head:
+        way_out = "Give the fine-tuned model: its folder must hold the classification head too."
+        what = f'"{path}" lacks weights: {", ".join(missing[:4])}{" ..." if len(missing) > 4 else ""}'
+        raise UsageError(Problem(where, what, way_out))
+    broken = [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]
+    if broken:
+        way_out = "The model was saved broken; give an intact copy."
+        raise UsageError(Problem(where, f'"{path}" holds NaN or infinite weights ({broken[0]})', way_out))
+    return model
+
+
+def weights_sha256(model: Any) -> str:
+    """Hash of all parameters and buffers: names, dtypes, shapes and bytes, in name order."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last linear layer of a classifier: its input is `hidden`, its output the logits.
+
+    Attributes:
+        module: The layer.
+        pad_token_id: For models that put the layer over every position (decoders): the padding token, since such a
+            model reads its answer at the last position that is no padding.
+    """
+
+    module: nn.Linear
+    pad_token_id: int | None
+
+    def run(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One forward pass.
+
+        Returns:
+            (U, H) inputs of the layer and (U, C) logits, both with their graph.
+        """
+        caught: list[Tensor] = []
+        hook = self.module.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+        try:
+            logits = model(**batch.inputs).logits
+        finally:
+            hook.remove()
+        hidden = caught[-1]
+        if hidden.dim() == 3:
+            hidden = hidden[torch.arange(len(hidden), device=hidden.device), self._answer_positions(batch)]
+        return hidden, logits
+
+    def _answer_positions(self, batch: Batch) -> Tensor:
+        ids = batch.inputs["input_ids"]
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        return (positions * (ids != self.pad_token_id)).argmax(dim=1)
+
+
+def find_head(model: Any, probe: Batch) -> Head:
+    """The linear layer that makes the logits, found by running `probe` once and checking that it reproduces them.
+
+    Raises:
+        UsageError: No such layer: the model's head ends in something else.
+    """
+    labels = model.config.num_labels
+    pad = getattr(model.config, "pad_token_id", None)
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == labels]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for layer in reversed(layers):
+                head = Head(layer, pad)
+                try:
+                    hidden, logits = head.run(model, probe)
+                except IndexError:  # the layer took no part in the pass
+                    continue
+                if hidden.dim() == 2 and torch.allclose(layer(hidden), logits, atol=1e-4, rtol=1e-4):
+                    return head
+    finally:
+        model.train(was_training)
+    way_out = "Expunge works in front of a linear classifier; heads of another kind are not supported yet."
+    what = f"{type(model).__name__} has no linear layer with {labels} outputs that makes its logits"
+    raise UsageError(Problem("model", what, way_out))

@@ -1,0 +1,55 @@
+"""Names of erased records that say nothing without the user's salt."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from expunge.errors import Problem, UsageError
+
+__all__ = ["pseudonym", "read_salt", "salt_path"]
+
+_LEAST_BYTES = 16
+
+
+def salt_path(chosen: str | None = None) -> Path:
+    """Where the salt is: the file chosen, ``$EXPUNGE_SALT_FILE``, or ``expunge/salt`` in the user's config folder."""
+    if chosen or (chosen := os.environ.get("EXPUNGE_SALT_FILE")):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "expunge" / "salt"
+
+
+def read_salt(chosen: str | None = None) -> bytes:
+    """The user's salt; made at first use (32 random bytes, readable by the user alone) in the default place only.
+
+    Who has the salt and a list of candidate ids can tell which of them were erased: keep it as you keep a key. Who
+    loses it can no longer match reports to ids.
+
+    Raises:
+        UsageError: A chosen file cannot be read or is too short, or the default place cannot be written.
+    """
+    path = salt_path(chosen)
+    made_here = chosen is None and "EXPUNGE_SALT_FILE" not in os.environ
+    try:
+        if made_here and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(secrets.token_bytes(32))
+        salt = path.read_bytes()
+    except OSError as error:
+        way_out = "Give a file of at least 16 secret bytes: privacy.salt_file (--salt-file) or EXPUNGE_SALT_FILE."
+        problem = Problem("privacy.salt_file", f'the salt "{path}" cannot be used ({error.strerror})', way_out)
+        raise UsageError(problem) from None
+    if len(salt) < _LEAST_BYTES:
+        what = f'the salt "{path}" has {len(salt)} bytes'
+        raise UsageError(Problem("privacy.salt_file", what, f"Give at least {_LEAST_BYTES} secret bytes."))
+    return salt
+
+
+def pseudonym(salt: bytes, record_id: str) -> str:
+    """The first 12 hexadecimal digits of HMAC-SHA256(salt, id)."""
+    return hmac.new(salt, record_id.encode(), hashlib.sha256).hexdigest()[:12]

@@ -1,0 +1,114 @@
+"""Which records a step sees: a pure function of the seed and the step number."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["StepPlan", "StepSampler"]
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """Positions of the records of one optimisation step.
+
+    Attributes:
+        forget: Positions within the forget records.
+        retain: Positions within the retained records.
+    """
+
+    forget: tuple[int, ...]
+    retain: tuple[int, ...]
+
+    def split(self, parts: int) -> list[StepPlan]:
+        """The plan cut into `parts` micro-batches of nearly equal size (some may be empty)."""
+        forget = np.array_split(np.array(self.forget, dtype=int), parts)
+        retain = np.array_split(np.array(self.retain, dtype=int), parts)
+        return [StepPlan(tuple(f.tolist()), tuple(r.tolist())) for f, r in zip(forget, retain, strict=True)]
+
+
+class StepSampler:
+    """Draws forget records pass by pass, and for them retained partners that are class-aware and fresh.
+
+    Retained partners come from an endless stream of permutations, so that none repeats before all were seen. Where
+    the slice for a step lacks the class of an anchor, a record of that class takes the place of one from the fullest
+    class; likewise the slice is given a second class where it has only one.
+
+    Args:
+        forget_labels: Classes of the forget records.
+        retain_labels: Classes of the retained records.
+        batch_size: Forget records a step.
+        retain_ratio: Retained records for each forget record; a step has at least two.
+        seed: Seed of all draws.
+    """
+
+    def __init__(
+        self,
+        forget_labels: Sequence[int],
+        retain_labels: Sequence[int],
+        *,
+        batch_size: int,
+        retain_ratio: int,
+        seed: int,
+    ) -> None:
+        self._forget_labels = list(forget_labels)
+        self._retain_labels = list(retain_labels)
+        self._batch_size = batch_size
+        self._retain_size = min(max(2, batch_size * retain_ratio), len(self._retain_labels))
+        self._seed = seed
+        self._by_class: dict[int, np.ndarray] = {
+            label: np.flatnonzero(np.array(self._retain_labels) == label) for label in sorted(set(self._retain_labels))
+        }
+        self._permutations: dict[tuple[str, int], np.ndarray] = {}
+
+    @property
+    def steps_per_pass(self) -> int:
+        """Steps in which every forget record is seen once."""
+        return -(-len(self._forget_labels) // self._batch_size)
+
+    def plan(self, step: int) -> StepPlan:
+        """The records of optimisation step `step`, counted from 0."""
+        number, within = divmod(step, self.steps_per_pass)
+        order = self._permutation("forget", number, len(self._forget_labels))
+        forget = [int(i) for i in order[within * self._batch_size : (within + 1) * self._batch_size]]
+        retain = self._stream(step * self._retain_size, self._retain_size)
+        return StepPlan(tuple(forget), tuple(self._made_class_aware(forget, retain, step)))
+
+    def _permutation(self, what: str, number: int, size: int) -> np.ndarray:
+        key = (what, number)
+        if key not in self._permutations:
+            self._permutations = {k: v for k, v in self._permutations.items() if k[0] != what or k[1] >= number - 1}
+            rng = np.random.default_rng([self._seed, 0 if what == "forget" else 1, number])
+            self._permutations[key] = rng.permutation(size)
+        return self._permutations[key]
+
+    def _stream(self, start: int, count: int) -> list[int]:
+        size = len(self._retain_labels)
+        drawn: list[int] = []
+        while len(drawn) < count:
+            number, offset = divmod(start + len(drawn), size)
+            order = self._permutation("retain", number, size)
+            drawn.extend(int(i) for i in order[offset : offset + count - len(drawn)])
+        return drawn
+
+    def _made_class_aware(self, forget: Sequence[int], retain: list[int], step: int) -> list[int]:
+        rng = np.random.default_rng([self._seed, 2, step])
+        wanted = [c for c in dict.fromkeys(self._forget_labels[i] for i in forget) if c in self._by_class]
+        present = Counter(self._retain_labels[i] for i in retain)
+        if len({*present, *wanted}) == 1 and len(self._by_class) > 1:
+            wanted.append(int(rng.choice([c for c in self._by_class if c not in present])))
+        for label in wanted:
+            if present[label]:
+                continue
+            spare = [c for c in present if present[c] > 1 or (present[c] == 1 and c not in wanted)]
+            if not spare:
+                break  # fewer partners than classes among the anchors
+            fullest = max(spare, key=lambda c: (present[c], -c))
+            place = next(i for i, r in enumerate(retain) if self._retain_labels[r] == fullest)
+            retain[place] = int(rng.choice(self._by_class[label]))
+            present[fullest] -= 1
+            present[label] += 1
+        return retain

@@ -1,0 +1,101 @@
+"""When unlearning ends, and which step is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+__all__ = ["AccuracyStop", "Check", "best", "reason_to_stop"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One look at the model during unlearning.
+
+    Attributes:
+        step: Optimisation steps done.
+        forget: Accuracy on the forget records (or the sample of them).
+        calibration: Accuracy on the calibration records (or the sample of them).
+    """
+
+    step: int
+    forget: float
+    calibration: float
+
+
+def reason_to_stop(checks: Sequence[Check]) -> str | None:
+    """Why to stop now, or None: forget accuracy is no longer above calibration accuracy (Lee et al., arXiv 2401.10458)."""
+    last = checks[-1]
+    if last.forget <= last.calibration:
+        return f"forget accuracy {last.forget:.3f} is no longer above calibration accuracy {last.calibration:.3f}"
+    return None
+
+
+def best(checks: Sequence[Check]) -> Check:
+    """The check whose forget accuracy is nearest to what the original scores on records it never saw.
+
+    That target is calibration accuracy at the first check, before any step: a model that loses both accuracies alike
+    is not near it. What calibration accuracy has lost since counts against a check too.
+    """
+    target = checks[0].calibration
+    return min(checks, key=lambda c: (abs(c.forget - target) + max(0.0, target - c.calibration), c.step))
+
+
+class AccuracyStop(TrainerCallback):
+    """Checks every few steps, ends the run, and puts the best step's weights back.
+
+    Args:
+        evaluate: model -> (forget accuracy, calibration accuracy); counts its own cost.
+        every: Steps between checks.
+        stop: Whether a reason to stop ends the run; the best step is kept either way.
+
+    Attributes:
+        checks: All checks, the one before the first step included.
+        reason: Why the run ended, in words.
+        kept: The step whose weights were kept.
+    """
+
+    def __init__(self, evaluate: Callable[[Any], tuple[float, float]], every: int, *, stop: bool = True) -> None:
+        self._evaluate = evaluate
+        self._every = every
+        self._stop = stop
+        self._weights: dict[str, torch.Tensor] = {}
+        self.checks: list[Check] = []
+        self.reason = ""
+        self.kept = 0
+
+    def _check(self, model: Any, step: int) -> str | None:
+        self.checks.append(Check(step, *self._evaluate(model)))
+        if best(self.checks).step == step:
+            self.kept = step
+            self._weights = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+        return reason_to_stop(self.checks)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._check(kwargs["model"], 0)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        last = state.global_step >= state.max_steps
+        if state.global_step % self._every and not last:
+            return
+        reason = self._check(kwargs["model"], state.global_step)
+        if reason and self._stop:
+            self.reason = f"stop rule at step {state.global_step}: {reason}"
+            control.should_training_stop = True
+        elif last:
+            self.reason = f"all {state.global_step} steps done"
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        parameters = dict(kwargs["model"].named_parameters())
+        with torch.no_grad():
+            for name, kept in self._weights.items():
+                parameters[name].copy_(kept)
+        self._weights = {}

@@ -1,0 +1,74 @@
+"""A run in a terminal: the table, the cost, the verdict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from expunge.record import Measurement, RunRecord
+
+__all__ = ["interval", "print_summary", "table"]
+
+MODELS = ("original", "unlearned", "retrained")
+
+
+def table(record: RunRecord) -> list[tuple[str, dict[str, Measurement]]]:
+    """Rows of the main table: what is measured, and the measurement of each model."""
+    rows: dict[str, dict[str, Measurement]] = {}
+    for m in record.measurements:
+        rows.setdefault(f"{m.name}, {m.group}", {})[m.model] = m
+    return list(rows.items())
+
+
+def interval(m: Measurement | None) -> str:
+    """A figure with its interval, e.g. ``0.827 [0.76, 0.88]``."""
+    return "not measured" if m is None else f"{m.value:.3f} [{m.low:.3f}, {m.high:.3f}]"
+
+
+def print_summary(record: RunRecord) -> None:
+    """Print the table, cost and verdict to stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, width=None)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=140)
+    confidence = record.config["audit"]["confidence"]
+    grid = Table(title=f"Figures with {confidence:.0%} intervals", title_justify="left")
+    grid.add_column("measure")
+    grid.add_column("n", justify="right")
+    shown = [model for model in MODELS if any(m.model == model for m in record.measurements)]
+    for column in shown:
+        grid.add_column(column)
+    if "retrained" in shown:
+        grid.add_column("gap")
+    for name, by_model in table(record):
+        first = next(iter(by_model.values()))
+        cells = [name, str(first.n), *(interval(by_model.get(model)) for model in shown)]
+        if "retrained" in shown:
+            gap = by_model["unlearned"].gap if "unlearned" in by_model else None
+            cells.append("" if gap is None else f"{gap:.3f}")
+        grid.add_row(*cells)
+    console.print(grid)
+    for line in facts(record):
+        console.print(line, markup=False)
+
+
+def facts(record: RunRecord) -> list[str]:
+    """Lines on how the run ended, what it cost, and the verdict."""
+    training, cost, verdict = record.training, record.cost, record.verdict
+    lines = [f"Ended: {training['reason']}; weights of step {training.get('kept_step', 0)} of {training['steps']} kept."]
+    if not training["history"]:
+        lines = [f"Method: {training['reason']}."]
+    price = f"Cost: {cost['total']:.0f} example-passes"
+    if cost["ratio_to_retraining"] is not None:
+        price += f", {cost['ratio_to_retraining']:.1%} of retraining's {cost['retraining']:.0f}"
+    lines.append(price + f"; {_seconds(record, 'unlearn')}.")
+    if "retrain" in record.timings:
+        lines[-1] = lines[-1][:-1] + f" against {_seconds(record, 'retrain')} of retraining."
+    lines.append(f"Verdict ({verdict['evidence']}, {verdict['outcome']}): {verdict['sentence']}")
+    return lines
+
+
+def _seconds(record: RunRecord, stage: str) -> str:
+    value: Any = record.timings.get(stage)
+    return "time not measured" if value is None else f"{value:.1f} s"

@@ -1,0 +1,136 @@
+"""The verdict: what the audits allow to be said, by stated criteria, and with the untouched original put to the same test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from expunge.audits.base import AuditContext
+from expunge.scoring import ScoreTable
+from expunge.stats import Interval, auc
+
+__all__ = ["reached", "verdict"]
+
+
+def verdict(context: AuditContext, max_utility_loss: float) -> dict[str, Any]:
+    """Judge the unlearned model.
+
+    Against retrained models (evidence class ``retrain-compared``) where there are any, and in any case against
+    held-out records (``population``). A class is
+
+    * ``reached`` when every criterion holds;
+    * ``not reached`` when one does not;
+    * ``no power`` when all hold but the untouched original passes the forgetting criteria as well: the request is too
+      small, or was never memorised, for these figures to tell forgetting from remembering.
+
+    Criteria of forgetting are intervals of differences that must contain zero (of the AUC: 0.5); the criterion of
+    utility is a point estimate.
+
+    Returns:
+        ``evidence`` (the strongest class judged), ``outcome`` (of that class), ``classes`` (class -> outcome and
+        criteria), and ``sentence``.
+    """
+    classes = {"population": _judge(context, _population, max_utility_loss)}
+    if context.models.get("retrained"):
+        classes["retrain-compared"] = _judge(context, _retrain_compared, max_utility_loss)
+    evidence = "retrain-compared" if "retrain-compared" in classes else "population"
+    outcome = classes[evidence]["outcome"]
+    return {
+        "evidence": evidence,
+        "outcome": outcome,
+        "classes": classes,
+        "sentence": _sentence(context, evidence, outcome, classes[evidence]["criteria"]),
+    }
+
+
+def reached(judged: dict[str, Any], required: str) -> bool:
+    """Whether the verdict of a required evidence class (``population`` or ``retrain-compared``) was reached."""
+    return judged["classes"].get(required, {}).get("outcome") == "reached"
+
+
+def _judge(context: AuditContext, forgetting: Any, max_utility_loss: float) -> dict[str, Any]:
+    criteria = forgetting(context, "unlearned")
+    original_passes = all(criterion["holds"] for criterion in forgetting(context, "original"))
+    criteria.append(_utility(context, max_utility_loss))
+    if not all(criterion["holds"] for criterion in criteria):
+        outcome = "not reached"
+    else:
+        outcome = "no power" if original_passes else "reached"
+    return {"outcome": outcome, "criteria": criteria, "original_passes": original_passes}
+
+
+def _criterion(name: str, interval: Interval, target: float) -> dict[str, Any]:
+    return {
+        "name": name,
+        "value": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "target": target,
+        "holds": bool(interval.low <= target <= interval.high),
+        "side": "low" if interval.high < target else "high" if interval.low > target else "within",
+    }
+
+
+def _margins(table: ScoreTable) -> np.ndarray:
+    return table.margins
+
+
+def _population(context: AuditContext, model: str) -> list[dict[str, Any]]:
+    def shares(forget: np.ndarray, evaluation: np.ndarray) -> float:
+        return float(forget.mean() - evaluation.mean())
+
+    groups = ["forget", "evaluation"]
+    return [
+        _criterion("membership AUC", context.estimate(model, groups, _margins, auc), 0.5),
+        _criterion(
+            "forget accuracy minus evaluation accuracy", context.estimate(model, groups, lambda t: t.correct, shares), 0
+        ),
+    ]
+
+
+def _retrain_compared(context: AuditContext, model: str) -> list[dict[str, Any]]:
+    difference = context.estimate(model, ["forget"], lambda t: t.correct, np.mean, minus="retrained")
+    attack = context.estimate(model, ["forget", "evaluation"], _margins, auc, minus="retrained")
+    return [
+        _criterion("forget accuracy minus the retrained models'", difference, 0),
+        _criterion("membership AUC minus the retrained models'", attack, 0),
+    ]
+
+
+def _utility(context: AuditContext, max_utility_loss: float) -> dict[str, Any]:
+    loss = context.estimate("unlearned", ["evaluation"], lambda t: t.correct, np.mean, minus="original")
+    return {
+        "name": "evaluation accuracy minus the original's",
+        "value": loss.value,
+        "low": loss.low,
+        "high": loss.high,
+        "target": -max_utility_loss,
+        "holds": loss.value >= -max_utility_loss,
+        "side": "within" if loss.value >= -max_utility_loss else "low",
+    }
+
+
+def _sentence(context: AuditContext, evidence: str, outcome: str, criteria: list[dict[str, Any]]) -> str:
+    count = len(context.models.get("retrained", ()))
+    beside = (
+        f"{count} model{'s' if count > 1 else ''} retrained without the records"
+        if evidence == "retrain-compared"
+        else "records the model never saw (no retrained model was given)"
+    )
+    if outcome == "reached":
+        return f"Measured beside {beside}, the forget records can no longer be told apart, and the model is as useful."
+    if outcome == "no power":
+        return (
+            f"Measured beside {beside}, nothing gives the forget records away; but the untouched original passes the "
+            "same test, so this run cannot show that anything was forgotten."
+        )
+    reasons = []
+    for criterion in criteria:
+        if not criterion["holds"]:
+            if criterion["name"].startswith("evaluation accuracy"):
+                reasons.append("the model lost too much accuracy")
+            else:
+                kind = "remembered" if criterion["side"] == "high" else "over-forgotten"
+                reasons.append(f"forget records are {kind} ({criterion['name']} {criterion['value']:+.3f})")
+    return f"Not reached, measured beside {beside}: {'; '.join(dict.fromkeys(reasons))}."
