@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from expunge.config import AuditConfig, Recipe, RunConfig, StopConfig, TrainingConfig
+    from expunge.erase import Erased, unlearn
     from expunge.errors import ExpungeError, RunError, UsageError
     from expunge.methods.base import Method, Procedure
     from expunge.methods.contrastive import ContrastiveUnlearning
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from expunge.record import RunRecord
     from expunge.report import render
     from expunge.trainer import UnlearnTrainer
-    from expunge.erase import Erased, unlearn
 
 _HOME = {
     "AuditConfig": "config",

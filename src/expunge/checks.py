@@ -118,7 +118,10 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     salt = found.run(read_salt, config.privacy.salt_file)
     if found.problems:
         raise UsageError(list(dict.fromkeys(found.problems)))
-    assert train is not None and request is not None and halves is not None and names is not None
+    assert train is not None  # a problem would have been found otherwise, here and below
+    assert request is not None
+    assert halves is not None
+    assert names is not None
     max_length = config.model.max_length or default_max_length(tokenizer, model_config)
     calibration, evaluation, halved, dropped = halves
     return Prepared(
@@ -198,9 +201,7 @@ def _texts(columns: sources.Columns, config: RunConfig, where: str) -> list[tupl
     return texts
 
 
-def _records(
-    columns: sources.Columns, config: RunConfig, names: Sequence[str], where: str, with_ids: bool
-) -> Records:
+def _records(columns: sources.Columns, config: RunConfig, names: Sequence[str], where: str, with_ids: bool) -> Records:
     found = _Collector()
     texts = found.run(_texts, columns, config, where)
     labels = found.run(class_numbers, columns[config.data.label], names, where=f"{where}, column {config.data.label}")
@@ -219,10 +220,14 @@ def _given_ids(values: Sequence[Any], column: str, where: str) -> list[str]:
     problems = []
     if empty:
         what = f"{empty} rows have no id in column {column}"
-        problems.append(Problem(where, what, "Give every row an id, or leave data.id out: ids are then made from content."))
+        problems.append(
+            Problem(where, what, "Give every row an id, or leave data.id out: ids are then made from content.")
+        )
     if twice:
         what = f'{len(twice)} ids stand in several rows, such as "{twice[0]}", in column {column}'
-        problems.append(Problem(where, what, "Ids must be unique; or leave data.id out: ids are then made from content."))
+        problems.append(
+            Problem(where, what, "Ids must be unique; or leave data.id out: ids are then made from content.")
+        )
     if problems:
         raise UsageError(problems)
     return ids
@@ -261,7 +266,7 @@ def _held_out(
         inside = overlapping(records, train.texts) if train is not None else []
         if inside and config.data.overlap == "refuse":
             what = f"{len(inside)} of {len(records)} held-out records are also in the training data"
-            way_out = "Held-out records must be unseen. --drop-overlap (data.overlap = \"drop\") leaves them out."
+            way_out = 'Held-out records must be unseen. --drop-overlap (data.overlap = "drop") leaves them out.'
             found.problems.append(Problem(where, what, way_out))
         outside = set(range(len(records))) - set(inside)
         dropped += len(inside)
@@ -277,7 +282,9 @@ def _held_out(
             found.problems.append(Problem("data.calibration", what, "Give files without common records."))
     if not found.problems and min(len(calibration), len(evaluation)) < 2:
         what = f"{len(calibration)} calibration and {len(evaluation)} evaluation records are left"
-        found.problems.append(Problem("data.held_out", what, "Give more held-out records; some hundred make useful figures."))
+        found.problems.append(
+            Problem("data.held_out", what, "Give more held-out records; some hundred make useful figures.")
+        )
     return calibration, evaluation, halved, dropped
 
 

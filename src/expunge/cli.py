@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
+from expunge.cli_options import given, with_run_options
 from expunge.errors import ExpungeError, Problem, UsageError
 
 __all__ = ["app", "main"]
@@ -28,9 +27,6 @@ app = typer.Typer(
 _Config = Annotated[Path | None, typer.Argument(help="A config, as `expunge init` prints it.", show_default=False)]
 _Set = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: section.key=value.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_OVER = "Data and model"
-_ASK = "Request"
-_HOW = "Method and evidence"
 
 
 def main() -> None:
@@ -104,74 +100,8 @@ def init(method: Annotated[str, typer.Argument(help="A method of `expunge list`.
     print(template(method), end="")
 
 
-def _flags(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given."""
-    return {key: value for key, value in options.items() if value is not None and value is not False and value != []}
-
-
-_OPTIONS: dict[str, tuple[Any, Any]] = {
-    "model": (str | None, typer.Option(help="Fine-tuned model: folder or hub id.", rich_help_panel=_OVER)),
-    "data": (str | None, typer.Option(help="Training data: file, saved dataset or hub id.", rich_help_panel=_OVER)),
-    "text": (list[str] | None, typer.Option(help="Text column; twice for a text pair.", rich_help_panel=_OVER)),
-    "label": (str | None, typer.Option(help="Label column.", rich_help_panel=_OVER)),
-    "labels": (str | None, typer.Option(help="Class names in the model's order, with commas.", rich_help_panel=_OVER)),
-    "id_": (str | None, typer.Option("--id", help="Id column.", rich_help_panel=_OVER)),
-    "held_out": (str | None, typer.Option(help="Data never trained on.", rich_help_panel=_OVER)),
-    "calibration": (str | None, typer.Option(help="Data for the stop rule alone.", rich_help_panel=_OVER)),
-    "drop_overlap": (
-        bool, typer.Option("--drop-overlap", help="Leave out held-out records found in training.", rich_help_panel=_OVER)
-    ),
-    "forget": (str | None, typer.Option(help="File of ids (or rows) to forget.", rich_help_panel=_ASK)),
-    "forget_fraction": (float | None, typer.Option(help="Random share to forget instead.", rich_help_panel=_ASK)),
-    "with_duplicates": (
-        bool, typer.Option("--with-duplicates", help="Forget identical rows too.", rich_help_panel=_ASK)
-    ),
-    "allow_missing": (
-        bool, typer.Option("--allow-missing", help="Go on when some ids are not found.", rich_help_panel=_ASK)
-    ),
-    "method": (str | None, typer.Option(help="Method, of `expunge list`.", rich_help_panel=_HOW)),
-    "base": (str | None, typer.Option(help="Model the original was fine-tuned from.", rich_help_panel=_HOW)),
-    "recipe": (str | None, typer.Option(help="TOML file: how it was fine-tuned.", rich_help_panel=_HOW)),
-    "retrain": (
-        bool, typer.Option("--retrain", help="Compare with a model retrained without the records.", rich_help_panel=_HOW)
-    ),
-    "retrained": (
-        list[str] | None, typer.Option(help="Folder of a model retrained already; repeatable.", rich_help_panel=_HOW)
-    ),
-    "require": (
-        str | None, typer.Option(help="population or retrain-compared: exit 3 unless reached.", rich_help_panel=_HOW)
-    ),
-    "seed": (int | None, typer.Option(help="Seed of order, dropout and sampling.", rich_help_panel=_HOW)),
-    "salt_file": (str | None, typer.Option(help="File with the secret salt.", rich_help_panel=_HOW)),
-    "show_ids": (bool, typer.Option("--show-ids", help="Keep and show raw ids.", rich_help_panel=_HOW)),
-}  # fmt: skip
-
-
-def _with_run_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that describe a run; it receives them as one dict, `options`."""
-    hints = get_type_hints(function, include_extras=True)
-    own = [p.replace(annotation=hints[n]) for n, p in inspect.signature(function).parameters.items() if n != "options"]
-    shared = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=False if kind is bool else None,
-            annotation=Annotated[kind, option],
-        )
-        for name, (kind, option) in _OPTIONS.items()
-    ]  # fmt: skip
-
-    @functools.wraps(function)
-    def command(**given: Any) -> None:
-        options = {name: given.pop(name) for name in _OPTIONS}
-        function(options=options, **given)
-
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + shared
-    command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    return command
-
-
 @app.command()
-@_with_run_options
+@with_run_options
 def check(
     options: dict[str, Any],
     config: _Config = None,
@@ -190,7 +120,7 @@ def check(
 
 
 @app.command()
-@_with_run_options
+@with_run_options
 def run(
     options: dict[str, Any],
     config: _Config = None,
@@ -206,8 +136,8 @@ def run(
     prepared = _prepare(config, set_, options, out)
     _warn(prepared)
     with _quiet_libraries():
-        from expunge.progress import ConsoleProgress
         from expunge.erase import execute
+        from expunge.progress import ConsoleProgress
 
         erased = execute(prepared, ConsoleProgress())
         erased.save(out)
@@ -224,44 +154,15 @@ def _prepare(config: Path | None, sets: Sequence[str] | None, options: dict[str,
         from expunge.folders import must_be_new
 
         extra = must_be_new(out) if out is not None else []
-        if config is None and not _flags(options) and not sets:
+        if config is None and not given(options) and not sets:
             way_out = "Give a config (`expunge init deepcut > run.toml`), or --model, --data, --forget and --held-out."
             extra = [*extra, Problem("run", "neither a config nor options are given", way_out)]
             raise UsageError(extra)
         try:
-            settings = RunConfig.load(config, list(sets or ()), _flags(_as_config(options)))
+            settings = RunConfig.load(config, list(sets or ()), given(options))
         except UsageError as error:
             raise UsageError([*extra, *error.problems]) from None
         return check_all(settings, extra=extra)
-
-
-def _as_config(options: dict[str, Any]) -> dict[str, Any]:
-    """Command-line options -> config keys."""
-    names = options["labels"]
-    return {
-        "model.path": options["model"],
-        "data.train": options["data"],
-        "data.text": options["text"],
-        "data.label": options["label"],
-        "data.labels": [name.strip() for name in names.split(",")] if names else None,
-        "data.id": options["id_"],
-        "data.held_out": options["held_out"],
-        "data.calibration": options["calibration"],
-        "data.overlap": "drop" if options["drop_overlap"] else None,
-        "request.file": options["forget"],
-        "request.fraction": options["forget_fraction"],
-        "request.with_duplicates": options["with_duplicates"],
-        "request.allow_missing": options["allow_missing"],
-        "method.name": options["method"],
-        "retrain.base": options["base"],
-        "retrain.recipe": options["recipe"],
-        "retrain.enabled": options["retrain"],
-        "retrain.models": options["retrained"],
-        "audit.require": options["require"],
-        "seed": options["seed"],
-        "privacy.salt_file": options["salt_file"],
-        "privacy.show_ids": options["show_ids"],
-    }
 
 
 def _warn(prepared: Any) -> None:
@@ -307,8 +208,12 @@ def audit(
     folder: Annotated[Path, typer.Argument(help="A folder that `expunge run` wrote, or its record.json.")],
     out: Annotated[str, typer.Option(help="Folder to write the new record.json and report.html to.")],
     model: Annotated[str | None, typer.Option(help="Model to audit instead of the one in the folder.")] = None,
-    retrained: Annotated[list[str] | None, typer.Option(help="Folder of a model retrained without the records.")] = None,
-    forget: Annotated[str | None, typer.Option(help="File of the ids, where the run was given them one by one.")] = None,
+    retrained: Annotated[
+        list[str] | None, typer.Option(help="Folder of a model retrained without the records.")
+    ] = None,
+    forget: Annotated[
+        str | None, typer.Option(help="File of the ids, where the run was given them one by one.")
+    ] = None,
     require: Annotated[str | None, typer.Option(help="population or retrain-compared: exit 3 unless reached.")] = None,
     set_: _Set = None,
     json: _Json = False,
@@ -335,8 +240,12 @@ def audit(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="A folder that `expunge run` wrote, or its record.json.")],
-    out: Annotated[Path | None, typer.Option(help="HTML file to write; left out: report.html beside the record.")] = None,
-    show_ids: Annotated[bool, typer.Option("--show-ids", help="Insist on raw ids; the run must have kept them.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write; left out: report.html beside the record.")
+    ] = None,
+    show_ids: Annotated[
+        bool, typer.Option("--show-ids", help="Insist on raw ids; the run must have kept them.")
+    ] = False,
 ) -> None:
     """Draw the report of a record again."""
     from expunge.folders import whole_file

@@ -23,8 +23,17 @@ from expunge.options import (
 )
 
 __all__ = [
-    "AuditConfig", "DataConfig", "ModelConfig", "PrivacyConfig", "Recipe", "RequestConfig", "RetrainConfig",
-    "RunConfig", "SECTIONS", "StopConfig", "TrainingConfig",
+    "SECTIONS",
+    "AuditConfig",
+    "DataConfig",
+    "ModelConfig",
+    "PrivacyConfig",
+    "Recipe",
+    "RequestConfig",
+    "RetrainConfig",
+    "RunConfig",
+    "StopConfig",
+    "TrainingConfig",
 ]  # fmt: skip
 
 Precision = Literal["float32", "bfloat16"]
@@ -66,7 +75,9 @@ class DataConfig(_Section):
 class RequestConfig(_Section):
     """The erasure request: exactly one of `file`, `ids` and `fraction`."""
 
-    file: str | None = option(None, "ids, one a line (.txt), or rows (.csv, .jsonl, .parquet) with the id or text columns")
+    file: str | None = option(
+        None, "ids, one a line (.txt), or rows (.csv, .jsonl, .parquet) with the id or text columns"
+    )
     ids: tuple[str, ...] = option((), "the ids themselves")
     fraction: Fraction | None = option(None, "a random share of the training data, for benchmarks")
     seed: NonNegativeInt = option(0, "seed of that random share")
@@ -78,10 +89,11 @@ class RequestConfig(_Section):
 class TrainingConfig(_Section):
     """How the unlearning is trained."""
 
-    epochs: Positive = option(5.0, "passes over the forget records at most; the stop rule usually ends earlier")
+    epochs: Positive = option(4.0, "passes over the forget records at most; the stop rule may end earlier")
+    min_steps: NonNegativeInt = option(40, "steps allowed at least, however few records there are to forget")
     batch_size: PositiveInt = option(16, "forget records a step and device")
     accumulation: PositiveInt = option(1, "micro-batches a step; the loss is the same, memory is smaller")
-    learning_rate: Positive = option(5e-5, "peak learning rate of AdamW")
+    learning_rate: Positive = option(1e-4, "peak learning rate of AdamW")
     weight_decay: NonNegative = option(0.0, "AdamW's weight decay")
     warmup: Probability = option(0.0, "share of the steps over which the learning rate rises")
     scheduler: Scheduler = option("constant", "learning-rate schedule")
@@ -94,7 +106,7 @@ class StopConfig(_Section):
     """When unlearning ends."""
 
     rule: Literal["accuracy", "none"] = option("accuracy", "end when forget accuracy is no longer above calibration's")
-    every: PositiveInt = option(5, "steps between checks")
+    every: PositiveInt = option(10, "steps between checks")
     sample: PositiveInt = option(256, "records of the forget and of the calibration set scored in a check, at most")
 
 
@@ -191,13 +203,24 @@ class RunConfig:
         return {"seed": self.seed, "method": method, **sections}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Build from nested values, as TOML gives them.
+    def from_dict(
+        cls, values: Mapping[str, Any], sets: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+    ) -> RunConfig:
+        """Build from nested values, as TOML gives them, changed by `sets` and `flags` as in `load`.
 
         Raises:
             UsageError: Every unknown key, unknown name and bad value, together.
         """
         problems: list[Problem] = []
+        values = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+        for word in sets:
+            key, sign, text = word.partition("=")
+            if sign:
+                _put(values, key.strip(), _toml_value(text.strip()), problems)
+            else:
+                problems.append(Problem("--set", f'"{word}" has no "="', "Write --set section.key=value."))
+        for key, value in (flags or {}).items():
+            _put(values, key, value, problems)
         built: dict[str, Any] = {}
         known = {*SECTIONS, "method", "seed"}
         for name, section in values.items():
@@ -238,18 +261,7 @@ class RunConfig:
         values: dict[str, Any] = _read_toml(Path(path), "the config") if path is not None else {}
         if path is not None:
             _anchor_paths(values, Path(path).resolve().parent)
-        problems: list[Problem] = []
-        for word in sets:
-            key, sign, text = word.partition("=")
-            if not sign:
-                problems.append(Problem("--set", f'"{word}" has no "="', "Write --set section.key=value."))
-                continue
-            _put(values, key.strip(), _toml_value(text.strip()), problems)
-        for key, value in (flags or {}).items():
-            _put(values, key, value, problems)
-        if problems:
-            raise UsageError(problems)
-        return cls.from_dict(values)
+        return cls.from_dict(values, sets, flags)
 
 
 def build_method(values: Mapping[str, Any]) -> Any:

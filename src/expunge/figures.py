@@ -45,7 +45,7 @@ class _Sheet:
 
     def svg(self, title: str) -> str:
         buffer = io.StringIO()
-        self._figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Title": None})
+        self._figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         self._style.__exit__(None, None, None)
         text = buffer.getvalue()
         text = text[text.index("<svg") :]

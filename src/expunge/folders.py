@@ -18,7 +18,9 @@ def must_be_new(path: str | Path, *, where: str = "--out") -> list[Problem]:
     """What keeps a folder from being written at `path`."""
     target = Path(path).expanduser()
     if target.exists() or target.is_symlink():
-        return [Problem(where, f'"{path}" exists already', "Name a folder that does not exist; nothing is overwritten.")]
+        return [
+            Problem(where, f'"{path}" exists already', "Name a folder that does not exist; nothing is overwritten.")
+        ]
     parent = next((p for p in target.absolute().parents if p.exists()), None)
     if parent is None or not parent.is_dir() or not os.access(parent, os.W_OK):
         return [Problem(where, f'"{path}" cannot be made: "{parent}" is not a writable folder', "Name another place.")]

@@ -65,7 +65,9 @@ def reversed_focl(
     return terms.sum(dim=-1) / counts.clamp(min=1), counts > 0
 
 
-def mixed_similarities(anchors: Tensor, partners: Tensor, similarity: Tensor, same: Tensor, count: int, alpha: float) -> Tensor:
+def mixed_similarities(
+    anchors: Tensor, partners: Tensor, similarity: Tensor, same: Tensor, count: int, alpha: float
+) -> Tensor:
     """Similarities of anchors to pseudo-partners mixed from the anchor and its most similar same-class partners.
 
     ``o_m = norm(a o_i + (1 - a) o_h)`` with h among the `count` hardest of the same class (FoCL, Eq. 15, takes the

@@ -84,13 +84,20 @@ def load_tokenizer(path: str, *, where: str, trust_remote_code: bool = False) ->
         what, _ = _unloadable(path, error)
         way_out = "Save the tokenizer into the model folder: tokenizer.save_pretrained(folder)."
         raise UsageError(Problem(where, f"the tokenizer of {what}", way_out)) from None
+    files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
+    if is_local(path) and not any((Path(path).expanduser() / file).is_file() for file in files):
+        # transformers makes an empty tokenizer of such a folder, and every text would be unknown words.
+        way_out = "Save the tokenizer into the model folder: tokenizer.save_pretrained(folder)."
+        raise UsageError(Problem(where, f'the tokenizer of "{path}" is missing', way_out))
     if tokenizer.pad_token_id is None:
         way_out = "Set one (tokenizer.pad_token = ..., model.config.pad_token_id = ...) and save both again."
         raise UsageError(Problem(where, f'the tokenizer of "{path}" has no padding token', way_out))
     return tokenizer
 
 
-def load_model(path: str, auto_class: str, *, where: str, new_head: dict[str, Any] | None = None, **options: Any) -> Any:
+def load_model(
+    path: str, auto_class: str, *, where: str, new_head: dict[str, Any] | None = None, **options: Any
+) -> Any:
     """The model in float32, from safetensors only.
 
     Args:

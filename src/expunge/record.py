@@ -88,7 +88,9 @@ class RunRecord:
 
     def to_json(self) -> str:
         """Indented JSON with sorted keys; no NaN."""
-        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+        return (
+            json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+        )
 
     @classmethod
     def from_json(cls, text: str) -> RunRecord:

@@ -30,7 +30,14 @@ class Scores:
     """
 
     def __init__(
-        self, *, hidden: Tensor, logits: Tensor, labels: Tensor, record_index: Tensor, allowed: Iterable[str], group: str
+        self,
+        *,
+        hidden: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        record_index: Tensor,
+        allowed: Iterable[str],
+        group: str,
     ) -> None:
         self._hidden = hidden
         self._logits = logits

@@ -56,7 +56,9 @@ def print_summary(record: RunRecord) -> None:
 def facts(record: RunRecord) -> list[str]:
     """Lines on how the run ended, what it cost, and the verdict."""
     training, cost, verdict = record.training, record.cost, record.verdict
-    lines = [f"Ended: {training['reason']}; weights of step {training.get('kept_step', 0)} of {training['steps']} kept."]
+    lines = [
+        f"Ended: {training['reason']}; weights of step {training.get('kept_step', 0)} of {training['steps']} kept."
+    ]
     if not training["history"]:
         lines = [f"Method: {training['reason']}."]
     price = f"Cost: {cost['total']:.0f} example-passes"

@@ -51,12 +51,14 @@ def template(method: str) -> str:
 def _line(section: str, name: str, default: Any, help_: str) -> str:
     if (section, name) in _FILL_IN:
         return f"{_toml(name, _FILL_IN[section, name])}  # {help_}"
-    shown = f"{name} =" if default is None or default is MISSING else _toml(name, default)
+    shown = f"{name} (no default)" if default is None or default is MISSING else _toml(name, default)
     return f"# {shown}  # {help_}"
 
 
 def _toml(name: str, value: Any) -> str:
-    return tomli_w.dumps({name: list(value) if isinstance(value, tuple) else value}).strip().replace("\n", " ")
+    if isinstance(value, tuple):
+        return f"{name} = {json.dumps(value)}"
+    return tomli_w.dumps({name: value}).strip()
 
 
 def _summary(cls: type) -> str:
@@ -83,7 +85,9 @@ def explain(name: str, *, as_json: bool = False) -> str:
     rows = cls.describe() if hasattr(cls, "describe") else []
     if as_json:
         settings = {field: {"default": default, "help": help_} for field, default, help_ in rows}
-        return json.dumps({"name": name, "kind": kind, "doc": inspect.getdoc(cls), "settings": settings}, indent=1) + "\n"
+        return (
+            json.dumps({"name": name, "kind": kind, "doc": inspect.getdoc(cls), "settings": settings}, indent=1) + "\n"
+        )
     lines = [f"{name} ({kind.rstrip('s')})", "", inspect.getdoc(cls) or "", ""]
     if rows:
         width = max(len(field) for field, _, _ in rows)

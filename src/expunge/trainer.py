@@ -112,7 +112,9 @@ class UnlearnTrainer(Trainer):
     def _prepare_inputs(self, inputs: Any) -> Any:
         return tuple(batch.to(self.args.device) if batch is not None else None for batch in inputs)
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         if not self._cached:
             return self._step_loss([inputs], [self._forward(model, inputs)])
         rng_state, gradients = self._cached.pop(0)
@@ -170,8 +172,8 @@ class UnlearnTrainer(Trainer):
             batch, out = pair[place], output[place]
             if batch is not None and out is not None:
                 rows.append(batch.record_index + offset)
-                hidden.append(out[0].float())
-                logits.append(out[1].float())
+                hidden.append(_at_least_float32(out[0]))
+                logits.append(_at_least_float32(out[1]))
                 labels.append(batch.labels)
                 offset += int(batch.record_index.max()) + 1
         nothing = torch.zeros(0, device=self.args.device)
@@ -185,6 +187,10 @@ class UnlearnTrainer(Trainer):
         """Adds the last step's parts, so that every experiment tracker sees them."""
         last = self.history[-1] if self.history else {}
         super().log({**logs, **{f"part_{k}": v for k, v in last.items() if k not in ("step", "loss")}}, *args, **kwargs)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _only_item(items: list[_Pair]) -> _Pair:

@@ -50,9 +50,7 @@ def _histograms(context: AuditContext) -> dict[str, object]:
     bins: dict[str, object] = {"edges": [round(float(e), 3) for e in edges]}
     for model, tables in context.models.items():
         if tables:
-            bins[model] = {
-                group: _shares(tables[0][group].margins, edges) for group in ("forget", "evaluation")
-            }
+            bins[model] = {group: _shares(tables[0][group].margins, edges) for group in ("forget", "evaluation")}
     return bins
 
 

@@ -64,11 +64,15 @@ def _read_path(path: Path, name: str, where: str, split: str | None) -> Columns:
             known = ", ".join(SUFFIXES)
             raise UsageError(Problem(where, f'"{name}" is of an unknown kind', f"Known: {known}, or a saved dataset."))
         try:
-            return {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[suffix](path)
+            return {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[suffix](
+                path
+            )
         except UsageError:
             raise
         except (ValueError, OSError, KeyError) as error:  # parse errors of pandas and pyarrow are ValueErrors
-            problem = Problem(where, f'"{name}" cannot be read ({_first_line(error)})', "Mend the file or give another.")
+            problem = Problem(
+                where, f'"{name}" cannot be read ({_first_line(error)})', "Mend the file or give another."
+            )
             raise UsageError(problem) from None
     if suffix in SUFFIXES or path.is_absolute() or name.startswith(".") or name.count("/") > 1 or not name:
         way_out = "Give a .csv, .tsv, .jsonl or .parquet file, a folder from save_to_disk, or a hub id."

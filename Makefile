@@ -1,0 +1,51 @@
+# The two commands of the README: `make demo` and `make test`. Each sets up all it needs in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo fmt lint types test test-slow clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Expunge needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[demo]"
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[demo,dev]"
+	@touch $@
+
+install: $(VENV)/.installed  ## Install Expunge and the demo's parts into .venv
+install-dev: $(VENV)/.installed-dev  ## Install the tools for working on it as well
+
+demo: install  ## Fine-tune a real model, erase records, compare with retraining, write a report
+	@test ! -e demo-output || { echo "demo-output is there already: move it away, or run .venv/bin/expunge demo --out elsewhere"; exit 2; }
+	$(BIN)/expunge demo --out demo-output
+
+fmt: install-dev  ## Format the code
+	$(BIN)/ruff check --fix --quiet src tests examples
+	$(BIN)/ruff format --quiet src tests examples
+
+lint: install-dev  ## Check style and likely mistakes
+	$(BIN)/ruff check --quiet src tests examples
+	$(BIN)/ruff format --check --quiet src tests examples
+
+types: install-dev  ## Check types
+	$(BIN)/basedpyright --level error
+
+test: lint types  ## Lint, types, and the tests of a few minutes
+	$(BIN)/python -m pytest -m "not slow" --durations=10
+
+test-slow: install-dev  ## The tests that take longer: real models, the demo
+	$(BIN)/python -m pytest -m slow --durations=0
+
+clean:  ## Remove what these commands made, .venv and demo-output included
+	rm -rf $(VENV) demo-output .pytest_cache .ruff_cache .hypothesis dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

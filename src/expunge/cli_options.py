@@ -1,0 +1,106 @@
+"""The command-line options that describe a run, shared by `check` and `run`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+__all__ = ["given", "with_run_options"]
+
+_OVER = "Data and model"
+_ASK = "Request"
+_HOW = "Method and evidence"
+
+_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "model": (str | None, typer.Option(help="Fine-tuned model: folder or hub id.", rich_help_panel=_OVER)),
+    "data": (str | None, typer.Option(help="Training data: file, saved dataset or hub id.", rich_help_panel=_OVER)),
+    "text": (list[str] | None, typer.Option(help="Text column; twice for a text pair.", rich_help_panel=_OVER)),
+    "label": (str | None, typer.Option(help="Label column.", rich_help_panel=_OVER)),
+    "labels": (str | None, typer.Option(help="Class names in the model's order, with commas.", rich_help_panel=_OVER)),
+    "id_": (str | None, typer.Option("--id", help="Id column.", rich_help_panel=_OVER)),
+    "held_out": (str | None, typer.Option(help="Data never trained on.", rich_help_panel=_OVER)),
+    "calibration": (str | None, typer.Option(help="Data for the stop rule alone.", rich_help_panel=_OVER)),
+    "drop_overlap": (
+        bool, typer.Option("--drop-overlap", help="Leave out held-out records found in training.", rich_help_panel=_OVER)
+    ),
+    "forget": (str | None, typer.Option(help="File of ids (or rows) to forget.", rich_help_panel=_ASK)),
+    "forget_fraction": (float | None, typer.Option(help="Random share to forget instead.", rich_help_panel=_ASK)),
+    "with_duplicates": (
+        bool, typer.Option("--with-duplicates", help="Forget identical rows too.", rich_help_panel=_ASK)
+    ),
+    "allow_missing": (
+        bool, typer.Option("--allow-missing", help="Go on when some ids are not found.", rich_help_panel=_ASK)
+    ),
+    "method": (str | None, typer.Option(help="Method, of `expunge list`.", rich_help_panel=_HOW)),
+    "base": (str | None, typer.Option(help="Model the original was fine-tuned from.", rich_help_panel=_HOW)),
+    "recipe": (str | None, typer.Option(help="TOML file: how it was fine-tuned.", rich_help_panel=_HOW)),
+    "retrain": (
+        bool, typer.Option("--retrain", help="Compare with a model retrained without the records.", rich_help_panel=_HOW)
+    ),
+    "retrained": (
+        list[str] | None, typer.Option(help="Folder of a model retrained already; repeatable.", rich_help_panel=_HOW)
+    ),
+    "require": (
+        str | None, typer.Option(help="population or retrain-compared: exit 3 unless reached.", rich_help_panel=_HOW)
+    ),
+    "seed": (int | None, typer.Option(help="Seed of order, dropout and sampling.", rich_help_panel=_HOW)),
+    "salt_file": (str | None, typer.Option(help="File with the secret salt.", rich_help_panel=_HOW)),
+    "show_ids": (bool, typer.Option("--show-ids", help="Keep and show raw ids.", rich_help_panel=_HOW)),
+}  # fmt: skip
+
+
+def with_run_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that describe a run; it receives them as one dict, `options`."""
+    hints = get_type_hints(function, include_extras=True)
+    own = [p.replace(annotation=hints[n]) for n, p in inspect.signature(function).parameters.items() if n != "options"]
+    shared = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=False if kind is bool else None,
+            annotation=Annotated[kind, option],
+        )
+        for name, (kind, option) in _OPTIONS.items()
+    ]  # fmt: skip
+
+    @functools.wraps(function)
+    def command(**arguments: Any) -> None:
+        options = {name: arguments.pop(name) for name in _OPTIONS}
+        function(options=options, **arguments)
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + shared
+    command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Config keys of the options that were given."""
+    names = options["labels"]
+    values = {
+        "model.path": options["model"],
+        "data.train": options["data"],
+        "data.text": options["text"],
+        "data.label": options["label"],
+        "data.labels": [name.strip() for name in names.split(",")] if names else None,
+        "data.id": options["id_"],
+        "data.held_out": options["held_out"],
+        "data.calibration": options["calibration"],
+        "data.overlap": "drop" if options["drop_overlap"] else None,
+        "request.file": options["forget"],
+        "request.fraction": options["forget_fraction"],
+        "request.with_duplicates": options["with_duplicates"],
+        "request.allow_missing": options["allow_missing"],
+        "method.name": options["method"],
+        "retrain.base": options["base"],
+        "retrain.recipe": options["recipe"],
+        "retrain.enabled": options["retrain"],
+        "retrain.models": options["retrained"],
+        "audit.require": options["require"],
+        "seed": options["seed"],
+        "privacy.salt_file": options["salt_file"],
+        "privacy.show_ids": options["show_ids"],
+    }
+    return {key: value for key, value in values.items() if value is not None and value is not False and value != []}

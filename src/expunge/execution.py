@@ -1,0 +1,266 @@
+"""Carry out a checked run: score, unlearn, score again, retrain, audit."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import set_seed
+
+from expunge import models as model_loading
+from expunge.audits.base import Tables
+from expunge.checks import Prepared
+from expunge.evidence import Evidence, build_record
+from expunge.fit import arguments, fit
+from expunge.methods.base import Procedure, ProcedureContext
+from expunge.progress import Progress, trainer_stage
+from expunge.record import RunRecord
+from expunge.scoring import score
+from expunge.stopping import AccuracyStop
+from expunge.tasks.base import Encoded
+from expunge.trainer import UnlearnTrainer
+
+__all__ = ["Run"]
+
+_GROUPS = ("forget", "retain", "calibration", "evaluation")
+
+
+@dataclass
+class Run:
+    """One run over a checked job.
+
+    Attributes:
+        prepared: Its data and settings.
+        progress: Where progress is shown.
+        timings: Seconds a stage.
+        check_passes: Example-passes of the stop rule so far.
+    """
+
+    prepared: Prepared
+    progress: Progress = field(default_factory=Progress)
+    timings: dict[str, float] = field(default_factory=dict)
+    check_passes: float = 0.0
+
+    def carry_out(self) -> tuple[Any, RunRecord]:
+        """Score the original, unlearn, score again, retrain where asked, audit.
+
+        Returns:
+            The unlearned model, in eval mode and in the original's dtype, and the record.
+        """
+        config = self.prepared.config
+        encoded = self._encode()
+        with self._timed("load"):
+            model, dtype = self._own_model()
+        before = model_loading.weights_sha256(model)
+        original = self._score(model, encoded, "scoring the original")
+        set_seed(config.seed)
+        with self._timed("unlearn"):
+            if isinstance(config.method, Procedure):
+                log = {"steps": 0, "reason": "a procedure, not a training loss", "history": [], "checks": []}
+                passes = self._retraining_passes(encoded) or 0.0
+                model = config.method.run(ProcedureContext(self._fit(encoded, "retraining"), config.seed))
+            else:
+                log, passes = self._train(model, encoded)
+        model.eval()
+        if dtype != torch.float32:  # what is measured is what will be saved
+            model.to(dtype).to(torch.float32)
+        unlearned = self._score(model, encoded, "scoring the unlearned model")
+        retrained, described = self._retrained(encoded)
+        model.to(dtype)
+        hashes = {
+            "original": {"sha256": before},
+            "unlearned": {"sha256": model_loading.weights_sha256(model)},
+            "retrained": described,
+        }
+        record = self._record([original], [unlearned], retrained, hashes, log, passes, self._retraining_passes(encoded))
+        return model, record
+
+    def audit_only(self, audited: str, before: RunRecord) -> RunRecord:
+        """Score original, a given unlearned model and retrained ones, and audit; nothing is trained.
+
+        Args:
+            audited: Folder of the unlearned model.
+            before: The record of the run that made it: its training log and cost are carried over.
+        """
+        encoded = self._encode()
+        scored, hashes = [], {}
+        for name, path in (("original", self.prepared.config.model.path), ("unlearned", audited)):
+            model = self._load(path, "model.path" if name == "original" else "--model")
+            scored.append([self._score(model, encoded, f"scoring the {name} model")])
+            hashes[name] = {"sha256": model_loading.weights_sha256(model)}
+        retrained, hashes["retrained"] = self._retrained(encoded)
+        cost = before.cost
+        self.check_passes = cost["checks"]
+        return self._record(*scored, retrained, hashes, before.training, cost["training"], cost["retraining"])
+
+    def _record(
+        self, original: list[Tables], unlearned: list[Tables], retrained: list[Tables], hashes: dict[str, Any],
+        log: dict[str, Any], passes: float, retraining_passes: float | None,
+    ) -> RunRecord:  # fmt: skip
+        with self._timed("audit"), self.progress.stage("auditing"):
+            return build_record(
+                Evidence(
+                    prepared=self.prepared,
+                    models={"original": original, "unlearned": unlearned, "retrained": retrained},
+                    hashes=hashes,
+                    training=log,
+                    passes=passes,
+                    check_passes=self.check_passes,
+                    retraining_passes=retraining_passes,
+                    timings=self.timings,
+                )
+            )
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.timings[name] = round(self.timings.get(name, 0.0) + time.perf_counter() - start, 3)
+
+    def _encode(self) -> dict[str, Encoded]:
+        """Every group tokenised once; `retain` is what is trained on, `retain sample` what is scored."""
+        prepared = self.prepared
+        with self._timed("encode"), self.progress.stage("reading records"):
+            train = prepared.task.encode(prepared.train)
+            retain = prepared.request.retain
+            most = prepared.config.audit.retain_sample
+            rng = np.random.default_rng([prepared.config.seed, 3])
+            sample = sorted(rng.choice(len(retain), min(most, len(retain)), replace=False).tolist())
+            return {
+                "forget": train.take(prepared.request.forget),
+                "retain": train.take(retain),
+                "retain sample": train.take([retain[i] for i in sample]),
+                "calibration": prepared.task.encode(prepared.calibration),
+                "evaluation": prepared.task.encode(prepared.evaluation),
+            }
+
+    def _own_model(self) -> tuple[Any, torch.dtype]:
+        """A float32 model of our own to change, and the dtype it is to be saved in."""
+        prepared = self.prepared
+        if prepared.model is not None:
+            model = copy.deepcopy(prepared.model)
+            dtype = next(model.parameters()).dtype
+            return model.to(torch.float32), dtype
+        settings = prepared.config.model
+        saved = model_loading.load_config(
+            settings.path, where="model.path", trust_remote_code=settings.trust_remote_code
+        ).dtype
+        return self._load(settings.path, "model.path"), saved if isinstance(saved, torch.dtype) else torch.float32
+
+    def _load(self, path: str, where: str) -> Any:
+        trust = self.prepared.config.model.trust_remote_code
+        return model_loading.load_model(path, self.prepared.task.auto_class, where=where, trust_remote_code=trust)
+
+    def _score(self, model: Any, encoded: dict[str, Encoded], name: str) -> Tables:
+        source = {group: "retain sample" if group == "retain" else group for group in _GROUPS}
+        head = self._head(model, encoded)
+        size = self.prepared.config.audit.batch_size
+        with self._timed("score"), self.progress.stage(name, sum(len(encoded[s]) for s in source.values())) as advance:
+            return {
+                group: score(model, head, encoded[key], self.prepared.task.collate, batch_size=size, advance=advance)
+                for group, key in source.items()
+            }
+
+    def _head(self, model: Any, encoded: dict[str, Encoded]) -> model_loading.Head:
+        probe = self.prepared.task.collate(encoded["forget"], [0])
+        return model_loading.find_head(model, probe.to(next(model.parameters()).device))
+
+    def _train(self, model: Any, encoded: dict[str, Encoded]) -> tuple[dict[str, Any], float]:
+        config, task = self.prepared.config, self.prepared.task
+        settings = config.training
+        with tempfile.TemporaryDirectory(prefix="expunge-") as folder:
+            args = arguments(
+                folder,
+                config.seed,
+                settings.precision,
+                max_steps=self._steps(len(encoded["forget"])),
+                per_device_train_batch_size=settings.batch_size,
+                gradient_accumulation_steps=settings.accumulation,
+                learning_rate=settings.learning_rate,
+                weight_decay=settings.weight_decay,
+                warmup_steps=min(settings.warmup, 0.999999),
+                lr_scheduler_type=settings.scheduler,
+                max_grad_norm=settings.max_grad_norm,
+            )
+            stop = AccuracyStop(self._accuracies(encoded), config.stop.every, stop=config.stop.rule == "accuracy")
+            trainer = UnlearnTrainer(
+                model, args, method=config.method, task=task, forget=encoded["forget"], retain=encoded["retain"],
+                callbacks=[stop],
+            )  # fmt: skip
+            with trainer_stage(trainer, self.progress, "unlearning"):
+                trainer.train()
+        log = {
+            "steps": trainer.state.global_step,
+            "kept_step": stop.kept,
+            "reason": stop.reason,
+            "history": [{name: round(value, 6) for name, value in row.items()} for row in trainer.history],
+            "checks": [{"step": c.step, "forget": c.forget, "calibration": c.calibration} for c in stop.checks],
+        }
+        return log, trainer.example_passes
+
+    def _steps(self, records: int) -> int:
+        settings = self.prepared.config.training
+        a_pass = -(-records // (settings.batch_size * settings.accumulation))
+        return max(settings.min_steps, round(settings.epochs * a_pass), 1)
+
+    def _accuracies(self, encoded: dict[str, Encoded]) -> Callable[[Any], tuple[float, float]]:
+        rng = np.random.default_rng([self.prepared.config.seed, 4])
+        most = self.prepared.config.stop.sample
+        samples = []
+        for group in ("forget", "calibration"):
+            size = len(encoded[group])
+            samples.append(encoded[group].take(sorted(rng.choice(size, min(most, size), replace=False).tolist())))
+
+        def evaluate(model: Any) -> tuple[float, float]:
+            self.check_passes += sum(map(len, samples)) / 3
+            head = self._head(model, encoded)
+            forget, calibration = (
+                score(model, head, s, self.prepared.task.collate, batch_size=self.prepared.config.audit.batch_size)
+                for s in samples
+            )
+            return forget.accuracy, calibration.accuracy
+
+        return evaluate
+
+    def _fit(self, encoded: dict[str, Encoded], name: str) -> Callable[[int], Any] | None:
+        retrain, recipe, task = self.prepared.config.retrain, self.prepared.recipe, self.prepared.task
+        if retrain.base is None or recipe is None:
+            return None
+        if recipe.max_length is not None and recipe.max_length != task.max_length:
+            own_task = replace(task, max_length=recipe.max_length)
+            records = own_task.encode(self.prepared.train.take(self.prepared.request.retain))
+        else:
+            own_task, records = task, encoded["retain"]
+        base = retrain.base
+        return lambda seed: fit(
+            base, own_task, records, recipe, seed=seed, label_names=task.label_names, progress=self.progress, name=name,
+            trust_remote_code=self.prepared.config.model.trust_remote_code,
+        )  # fmt: skip
+
+    def _retraining_passes(self, encoded: dict[str, Encoded]) -> float | None:
+        recipe = self.prepared.recipe
+        return None if recipe is None else recipe.epochs * len(encoded["retain"])
+
+    def _retrained(self, encoded: dict[str, Encoded]) -> tuple[list[Tables], list[dict[str, Any]]]:
+        config, recipe = self.prepared.config, self.prepared.recipe
+        tables, described = [], []
+        for path in config.retrain.models:
+            model = self._load(path, "retrain.models")
+            tables.append(self._score(model, encoded, f"scoring {path}"))
+            described.append({"path": path, "sha256": model_loading.weights_sha256(model)})
+        if config.retrain.enabled and recipe is not None:
+            for seed in config.retrain.seeds or (recipe.seed,):
+                make = self._fit(encoded, f"retraining without the records (seed {seed})")
+                assert make is not None
+                with self._timed("retrain"):
+                    model = make(seed)
+                tables.append(self._score(model, encoded, f"scoring the retrained model (seed {seed})"))
+                described.append({"seed": seed, "sha256": model_loading.weights_sha256(model)})
+        return tables, described

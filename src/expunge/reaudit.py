@@ -1,0 +1,62 @@
+"""Measure an unlearned model again, from the record its run left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from expunge.checks import Inputs, check
+from expunge.config import RunConfig
+from expunge.errors import Problem, UsageError
+from expunge.execution import Run
+from expunge.progress import Progress
+from expunge.record import RunRecord
+
+__all__ = ["reaudit"]
+
+
+def reaudit(
+    folder: str | Path,
+    *,
+    model: str | None = None,
+    retrained: Sequence[str] = (),
+    forget: str | None = None,
+    require: str | None = None,
+    sets: Sequence[str] = (),
+    extra: Sequence[Problem] = (),
+    progress: Progress | None = None,
+) -> RunRecord:
+    """Score original, unlearned and retrained models again and audit them; nothing is trained.
+
+    Args:
+        folder: What `expunge run` wrote.
+        model: Another model to audit in the place of the one in `folder`.
+        retrained: Folders of models retrained without the records, in the place of those of the run.
+        forget: The ids again, where the record holds them only as pseudonyms.
+        require: Evidence class whose verdict is wanted.
+        sets: Changes of settings, ``section.key=value``.
+        extra: Problems found elsewhere, raised with the others.
+        progress: Where progress is shown.
+
+    Raises:
+        UsageError: The record, the data or a model cannot be had, or the data have changed since.
+    """
+    record = RunRecord.read(folder)
+    audited = model or str(folder if Path(folder).is_dir() else Path(folder).parent)
+    flags: dict[str, object] = {"retrain.enabled": False}
+    if retrained:
+        flags["retrain.models"] = list(retrained)
+    if require is not None:
+        flags["audit.require"] = require
+    asked = record.config["request"]
+    if forget is not None:
+        flags.update({"request.file": forget, "request.ids": [], "request.fraction": None})
+    elif asked["ids"] and not record.config["privacy"]["show_ids"]:
+        way_out = "Name the ids again: --forget ids.txt."
+        raise UsageError([*extra, Problem("request", "the record holds the ids only as pseudonyms", way_out)])
+    config = RunConfig.from_dict(record.config, sets, flags)
+    prepared = check(config, Inputs(), extra)
+    if prepared.train.sha256() != record.data["sha256"]["train"]:
+        way_out = "Give the training data of the run, unchanged."
+        raise UsageError(Problem("data.train", "the training data are not those of the run (other hash)", way_out))
+    return Run(prepared, progress or Progress()).audit_only(audited, record)

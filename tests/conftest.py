@@ -1,0 +1,94 @@
+"""A small but real job, made once: base model, fine-tuned classifier, records, request, recipe."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test downloads anything
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.pop("EXPUNGE_SALT_FILE", None)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Paths of a job on disk."""
+
+    folder: Path
+    base: Path
+    model: Path
+    train: Path
+    held_out: Path
+    ids: Path
+    recipe: Path
+    salt: Path
+
+    def flags(self, **changes: object) -> list[str]:
+        """Options of `expunge run` and `check` for this job; None leaves one out, True is a bare flag."""
+        options: dict[str, object] = {
+            "model": self.model, "data": self.train, "text": "text", "label": "label", "id": "id",
+            "forget": self.ids, "held-out": self.held_out, "salt-file": self.salt, **changes,
+        }  # fmt: skip
+        words: list[str] = []
+        for name, value in options.items():
+            if value is True:
+                words.append(f"--{name}")
+            elif value is not None:
+                words += [f"--{name}", str(value)]
+        return words
+
+
+def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    from expunge.config import Recipe
+    from expunge.data.records import Records
+    from expunge.fit import fit
+    from expunge.tasks.text_classification import TextClassification
+    from expunge.testing import tiny_classifier, tiny_tokenizer, toy_records
+
+    folder = tmp_path_factory.mktemp("job")
+    train, held_out = toy_records(240, seed=1), toy_records(200, seed=2)
+    tokenizer = tiny_tokenizer()
+    base = folder / "base"
+    tiny_classifier(seed=5).bert.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    names = ("water", "machine", "music")
+    task = TextClassification(tokenizer, 48, names)
+    records = Records(
+        tuple(r["id"] for r in train), tuple((r["text"],) for r in train), tuple(names.index(r["label"]) for r in train)
+    )
+    recipe = Recipe(epochs=25.0, learning_rate=3e-3, batch_size=16, scheduler="constant", seed=0)
+    model = fit(str(base), task, task.encode(records), recipe, seed=0, label_names=names)
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    ids = folder / "ids.txt"
+    ids.write_text("\n".join(r["id"] for r in train[:24]) + "\n", encoding="utf-8")
+    recipe_file = folder / "recipe.toml"
+    recipe_file.write_text(
+        'epochs = 25\nlearning_rate = 3e-3\nbatch_size = 16\nscheduler = "constant"\nseed = 1\n', encoding="utf-8"
+    )
+    salt = folder / "salt"
+    salt.write_bytes(b"a salt of the tests, not a secret")
+    return Job(
+        folder=folder, base=base, model=folder / "model", train=write_csv(folder / "train.csv", train),
+        held_out=write_csv(folder / "held_out.csv", held_out), ids=ids, recipe=recipe_file, salt=salt,
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test touches the user's own salt or cache."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

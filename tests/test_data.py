@@ -1,0 +1,183 @@
+"""Reading records, ids, requests, duplicates, and held-out halves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import datasets
+import pandas
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from expunge.config import RequestConfig
+from expunge.data import sources
+from expunge.data.duplicates import exact_duplicates
+from expunge.data.held_out import overlapping, split_halves
+from expunge.data.records import Records, content_ids, normal_form
+from expunge.data.request import read_request, resolve
+from expunge.errors import UsageError
+
+ROWS = [{"id": "007", "body": "a b", "topic": "x"}, {"id": "8", "body": 'c, "d"', "topic": "y"}]
+COLUMNS = {"id": ["007", "8"], "body": ["a b", 'c, "d"'], "topic": ["x", "y"]}
+
+
+def records(*texts: str) -> Records:
+    return Records(tuple(f"r{i}" for i in range(len(texts))), tuple((t,) for t in texts), (0,) * len(texts))
+
+
+def write(folder: Path, kind: str) -> object:
+    frame = pandas.DataFrame(ROWS)
+    if kind == "csv":
+        frame.to_csv(folder / "d.csv", index=False)
+    elif kind == "tsv":
+        frame.to_csv(folder / "d.tsv", index=False, sep="\t")
+    elif kind == "jsonl":
+        (folder / "d.jsonl").write_text("\n".join(map(json.dumps, ROWS)) + "\n\n", encoding="utf-8")
+    elif kind == "parquet":
+        frame.to_parquet(folder / "d.parquet")
+    elif kind == "saved":
+        datasets.Dataset.from_list(ROWS).save_to_disk(folder / "d.saved")
+    elif kind == "dict":
+        datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS)).save_to_disk(folder / "d.dict")
+    return folder / f"d.{kind}"
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet", "saved", "dict"])
+def test_every_kind_of_file_gives_the_same_columns(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path, kind)
+    assert sources.read(str(path), where="data.train", split="train") == COLUMNS
+
+
+@pytest.mark.parametrize(
+    "make", [datasets.Dataset.from_list, pandas.DataFrame, list], ids=["Dataset", "DataFrame", "list"]
+)
+def test_objects_in_memory_give_the_same_columns(make) -> None:
+    assert sources.read(make(ROWS), where="data.train") == COLUMNS
+
+
+def test_class_labels_of_a_dataset_become_names() -> None:
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    data = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
+    assert sources.read(data, where="data.train")["label"] == ["yes", "no"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("d.csv", b"", "cannot be read"),
+        ("d.csv", b"a,b\n", "has no rows"),
+        ("d.csv", b'a,b\n"open,1\n2,3,4,5\n', "cannot be read"),
+        ("d.csv", b"a,b\n\xff\xfe\x00,1\n", "cannot be read"),
+        ("d.jsonl", b'{"a": 1}\n{"a": \n', "line 2"),
+        ("d.jsonl", b"[1]\n", "line 1: not a JSON object"),
+        ("d.parquet", b"PAR1 no", "cannot be read"),
+        ("d.xlsx", b"", "unknown kind"),
+    ],
+)
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, name: str, content: bytes, word: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError) as error:
+        sources.read(str(tmp_path / name), where="data.train")
+    assert word in str(error.value)
+    assert name in str(error.value)
+
+
+def test_content_ids_are_stable_and_count_occurrences() -> None:
+    texts, labels = [("a",), ("b",), ("a",)], [0, 1, 0]
+    ids = content_ids(texts, labels)
+    assert ids[0].endswith("-1")
+    assert ids[2] == ids[0].removesuffix("-1") + "-2"
+    assert content_ids(texts[:2], labels[:2]) == ids[:2], "an id does not depend on what follows"
+    assert len(set(ids)) == 3
+
+
+@pytest.mark.parametrize("twin", ["Caf\u00e9  au LAIT", "cafe\u0301 au lait ", "CAF\u00c9 au\tlait"])
+def test_normal_form_joins_what_reads_the_same(twin: str) -> None:
+    assert normal_form(("caf\u00e9 au lait",)) == normal_form((twin,))
+
+
+def test_normal_form_keeps_the_border_between_two_texts() -> None:
+    assert normal_form(("a b", "c")) != normal_form(("a", "b c"))
+
+
+def test_duplicates_of_a_requested_row_are_found() -> None:
+    texts = [("One",), ("two",), (" one ",), ("ONE",), ("three",)]
+    assert exact_duplicates(texts, {0, 4}) == {0: [2, 3]}
+    assert exact_duplicates(texts, {0, 2}) == {0: [3]}
+
+
+def test_a_request_leaves_its_copies_unless_told_otherwise() -> None:
+    data = records("one", "two", "One", "three")
+    left = resolve(data, ["r0"], RequestConfig())
+    assert (left.forget, left.retain) == ((0,), (1, 2, 3))
+    assert left.duplicates == {"r0": ("r2",)}
+    added = resolve(data, ["r0"], RequestConfig(with_duplicates=True))
+    assert (added.forget, added.retain) == ((0, 2), (1, 3))
+
+
+def test_ids_not_found_fail_closed() -> None:
+    data = records("one", "two")
+    with pytest.raises(UsageError, match=r"1 of 2 requested ids are not in the training data: zz\. .*--allow-missing"):
+        resolve(data, ["r0", "zz"], RequestConfig())
+    allowed = resolve(data, ["r0", "zz"], RequestConfig(allow_missing=True))
+    assert (allowed.forget, allowed.missing) == ((0,), ("zz",))
+    with pytest.raises(UsageError, match="not in the training data"):
+        resolve(data, ["zz"], RequestConfig(allow_missing=True))
+
+
+def test_forgetting_everything_is_refused() -> None:
+    with pytest.raises(UsageError, match="all 2 records are to be forgotten"):
+        resolve(records("one", "two"), ["r0", "r1"], RequestConfig())
+
+
+@given(st.integers(2, 200), st.floats(0.01, 0.5), st.integers(0, 50))
+def test_a_random_share_has_its_size_and_depends_on_its_seed_alone(n: int, share: float, seed: int) -> None:
+    data = records(*map(str, range(n)))
+    config = RequestConfig(fraction=share, seed=seed)
+    resolved = resolve(data, None, config)
+    assert len(resolved.forget) == max(1, round(n * share))
+    assert resolved == resolve(data, None, config)
+    assert sorted(resolved.forget + resolved.retain) == list(range(n))
+
+
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [
+        (RequestConfig(), "no records to forget are named"),
+        (RequestConfig(ids=("a",), fraction=0.1), "named in several ways"),
+        (RequestConfig(file="nowhere.txt"), "cannot be read"),
+    ],
+)
+def test_a_request_is_named_once(config: RequestConfig, word: str) -> None:
+    with pytest.raises(UsageError, match=word):
+        read_request(config, "id", None)
+
+
+def test_a_request_file_is_ids_or_rows(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("\ufeff007\n\n 8 \n007\n", encoding="utf-8")
+    assert read_request(RequestConfig(file=str(tmp_path / "ids.txt")), "id", None) == ["007", "8"]
+    path = write(tmp_path, "csv")
+    assert read_request(RequestConfig(file=str(path)), "id", None) == ["007", "8"]
+    (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="the erasure request is empty"):
+        read_request(RequestConfig(file=str(tmp_path / "empty.txt")), "id", None)
+
+
+@given(st.lists(st.text(max_size=5), min_size=1, max_size=40), st.randoms(use_true_random=False))
+def test_halves_share_out_held_out_whatever_its_order(texts: list[str], random) -> None:
+    def split(rows: list[str]) -> tuple[set[str], set[str]]:
+        calibration, evaluation = split_halves(records(*rows))
+        assert sorted(calibration + evaluation) == list(range(len(rows)))
+        return {normal_form((rows[i],)) for i in calibration}, {normal_form((rows[i],)) for i in evaluation}
+
+    shuffled = list(texts)
+    random.shuffle(shuffled)
+    calibration, evaluation = split(texts)
+    assert (calibration, evaluation) == split(shuffled)
+    assert not calibration & evaluation, "copies fall into the same half"
+
+
+def test_overlap_is_found_after_normalisation() -> None:
+    assert overlapping(records("new", " OLD "), [("old",)]) == [1]

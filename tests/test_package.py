@@ -1,0 +1,123 @@
+"""The package as a whole: imports run one way, start-up is quick, names are public."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import expunge
+
+SOURCE = Path(expunge.__file__).parent
+
+# A module may import those of its own layer and of the layers above it in this list.
+LAYERS = [
+    {"errors"},
+    {"options", "stats", "progress"},
+    {"registry", "folders", "privacy", "record", "losses", "sampling"},
+    {"config", "tasks.base", "data.records"},
+    {
+        "models",
+        "data.sources",
+        "data.duplicates",
+        "data.held_out",
+        "data.request",
+        "tasks.text_classification",
+        "demo_data",
+    },
+    {"scoring", "template", "summary", "testing"},
+    {"methods.base", "audits.base"},
+    {"methods", "audits", "figures"},
+    {"trainer", "stopping", "fit", "verdict", "report"},
+    {"checks"},
+    {"evidence"},
+    {"execution"},
+    {"erase"},
+    {"demo", "reaudit"},
+    {"cli_options"},
+    {"cli"},
+    {"__init__", "__main__"},
+]
+
+
+def layer(module: str) -> int:
+    found = [n for n, names in enumerate(LAYERS) if module in names]
+    if not found:
+        package = module.split(".", maxsplit=1)[0]
+        found = [n for n, names in enumerate(LAYERS) if package in names]
+    assert found, f"{module} stands in no layer: give it a place in this test"
+    return found[0]
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of Expunge that a file imports, wherever in the file, type-checking apart."""
+    found = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in skipped and (node.module or "").startswith("expunge"):
+            base = (node.module or "").removeprefix("expunge").removeprefix(".")
+            for alias in node.names:
+                whole = f"{base}.{alias.name}".strip(".")
+                path_of = SOURCE.joinpath(*whole.split("."))
+                found.add(whole if path_of.with_suffix(".py").exists() else base)
+    return found - {""}
+
+
+def test_imports_run_one_way() -> None:
+    for path in SOURCE.rglob("*.py"):
+        module = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        if module.endswith("__init__") and module != "__init__":
+            continue
+        for other in imports(path):
+            assert layer(other) <= layer(module), f"{module} imports {other}, which stands further down"
+
+
+def test_methods_and_audits_do_not_import_each_other() -> None:
+    for package in ("methods", "audits"):
+        for path in (SOURCE / package).glob("[a-z]*.py"):
+            others = {i for i in imports(path) if i.startswith((f"{package}.", "trainer")) and not i.endswith(".base")}
+            assert not others, f"{path.name} imports {others}"
+
+
+def test_the_report_knows_no_torch() -> None:
+    code = "import sys, expunge.report; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def quickest(*command: str) -> float:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def test_start_up_is_quick() -> None:
+    assert quickest(sys.executable, "-c", "import expunge") < 0.5
+    assert quickest(sys.executable, "-m", "expunge", "--help") < 0.5
+
+
+def test_public_names_are_sorted_documented_and_there() -> None:
+    assert expunge.__all__ == sorted(expunge.__all__) == sorted(expunge._HOME)
+    for name in expunge.__all__:
+        assert (getattr(expunge, name).__doc__ or "").strip(), f"{name} has no docstring"
+    assert dir(expunge) == expunge.__all__
+
+
+def test_every_file_answers_one_question() -> None:
+    for path in SOURCE.rglob("*.py"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= 400, f"{path.name} has {len(lines)} lines: split it"
+        assert lines, f"{path.name} is empty"
+        assert lines[0].startswith('"""'), f"{path.name} does not say what it is for"
+    assert len((SOURCE / "trainer.py").read_text(encoding="utf-8").splitlines()) <= 220
+    assert not list(SOURCE.rglob("utils.py"))

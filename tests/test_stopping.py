@@ -1,0 +1,75 @@
+"""When unlearning ends and which step is kept."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from expunge.stopping import AccuracyStop, Check, best, reason_to_stop
+
+
+def test_it_ends_when_forget_accuracy_is_no_longer_above_calibration_accuracy() -> None:
+    assert reason_to_stop([Check(0, 0.9, 0.8)]) is None
+    assert reason_to_stop([Check(0, 0.9, 0.8), Check(5, 0.8, 0.8)]) == (
+        "forget accuracy 0.800 is no longer above calibration accuracy 0.800"
+    )
+
+
+def test_the_best_step_is_nearest_to_what_the_original_scores_on_unseen_records() -> None:
+    checks = [Check(0, 1.0, 0.8), Check(5, 0.9, 0.8), Check(10, 0.79, 0.79), Check(15, 0.4, 0.4)]
+    assert best(checks) == checks[2], "losing both accuracies alike is no success"
+    # 0.82 with calibration at 0.6 costs 0.02 + 0.2; 0.9 with calibration kept costs 0.1.
+    assert best([Check(0, 1.0, 0.8), Check(5, 0.9, 0.8), Check(10, 0.82, 0.6)]).step == 5
+    assert best([Check(0, 0.9, 0.8), Check(5, 0.7, 0.8)]).step == 0, "of equals the earlier"
+
+
+def play(accuracies: list[tuple[float, float]], *, every: int, steps: int, stop: bool = True):
+    """Run the callback over a model whose only weight counts the steps done."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    values = iter(accuracies)
+    callback = AccuracyStop(lambda _: next(values), every, stop=stop)
+    control = SimpleNamespace(should_training_stop=False)
+    state = SimpleNamespace(global_step=0, max_steps=steps)
+    with torch.no_grad():
+        model.weight.fill_(0.0)
+    callback.on_train_begin(None, state, control, model=model)  # pyright: ignore
+    while state.global_step < steps and not control.should_training_stop:
+        state.global_step += 1
+        with torch.no_grad():
+            model.weight.fill_(float(state.global_step))
+        callback.on_step_end(None, state, control, model=model)  # pyright: ignore
+    callback.on_train_end(None, state, control, model=model)  # pyright: ignore
+    return callback, model.weight.item(), state.global_step
+
+
+def test_the_run_ends_by_the_rule_and_keeps_the_best_weights() -> None:
+    callback, weight, steps = play([(1.0, 0.8), (0.85, 0.8), (0.5, 0.7)], every=2, steps=10)
+    assert steps == 4
+    assert callback.reason.startswith("stop rule at step 4: forget accuracy 0.500")
+    assert callback.kept == 2
+    assert weight == 2.0
+
+
+def test_the_last_step_is_always_checked() -> None:
+    callback, weight, steps = play([(1.0, 0.8), (0.95, 0.8), (0.9, 0.8)], every=2, steps=3)
+    assert (steps, callback.kept, weight) == (3, 3, 3.0)
+    assert callback.reason == "all 3 steps done"
+
+
+def test_without_the_rule_all_steps_are_done_and_the_best_is_kept() -> None:
+    callback, weight, steps = play([(1.0, 0.8), (0.8, 0.8), (0.1, 0.8)], every=1, steps=2, stop=False)
+    assert (steps, weight) == (2, 1.0)
+    assert callback.reason == "all 2 steps done"
+
+
+def test_the_original_is_kept_when_no_step_is_nearer() -> None:
+    callback, weight, _ = play([(0.8, 0.8), (0.1, 0.8)], every=1, steps=5)
+    assert (callback.kept, weight) == (0, 0.0)
+    assert callback.checks[0] == Check(0, 0.8, 0.8)
+
+
+@pytest.mark.parametrize("forget", [0.0, 0.79])
+def test_over_forgetting_ends_the_run_too(forget: float) -> None:
+    assert reason_to_stop([Check(5, forget, 0.8)]) is not None
