@@ -69,16 +69,14 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     records = Records(
         tuple(r["id"] for r in train), tuple((r["text"],) for r in train), tuple(names.index(r["label"]) for r in train)
     )
-    recipe = Recipe(epochs=25.0, learning_rate=3e-3, batch_size=16, scheduler="constant", seed=0)
+    recipe = Recipe(epochs=40.0, learning_rate=3e-3, batch_size=16, seed=0)
     model = fit(str(base), task, task.encode(records), recipe, seed=0, label_names=names)
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     ids = folder / "ids.txt"
     ids.write_text("\n".join(r["id"] for r in train[:24]) + "\n", encoding="utf-8")
     recipe_file = folder / "recipe.toml"
-    recipe_file.write_text(
-        'epochs = 25\nlearning_rate = 3e-3\nbatch_size = 16\nscheduler = "constant"\nseed = 1\n', encoding="utf-8"
-    )
+    recipe_file.write_text("epochs = 40\nlearning_rate = 3e-3\nbatch_size = 16\nseed = 1\n", encoding="utf-8")
     salt = folder / "salt"
     salt.write_bytes(b"a salt of the tests, not a secret")
     return Job(

@@ -102,7 +102,7 @@ def test_a_model_like_the_retrained_reaches_both_verdicts() -> None:
     assert (judged["evidence"], judged["outcome"]) == ("retrain-compared", "reached")
     assert reached(judged, "population")
     assert reached(judged, "retrain-compared")
-    assert "can no longer be told apart" in judged["sentence"]
+    assert "can no longer tell the forget records apart" in judged["sentence"]
 
 
 def test_without_a_retrained_model_the_evidence_is_population_only() -> None:

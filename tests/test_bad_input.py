@@ -107,7 +107,11 @@ CASES: list[tuple[str, Change, list[str]]] = [
     ("no text column", options(text="body"), ['no column "body"', "Its columns: id, text, label"]),
     ("no label column", options(label="lable"), ['no column "lable"', 'Did you mean "label"?']),
     ("no id column", options(id="key"), ['no column "key"', "Its columns"]),
-    ("three text columns", lambda j, t: {"text": None, **set_('data.text=["text", "id", "label"]')(j, t)}, ["3 text columns", "two for a text pair"]),
+    (
+        "three text columns",
+        lambda j, t: {"text": None, **set_('data.text=["text", "id", "label"]')(j, t)},
+        ["3 text columns", "two for a text pair"],
+    ),
     (
         "unknown label",
         changed_rows(lambda rows: [{**rows[0], "label": "wind"}, *rows[1:]]),

@@ -68,8 +68,8 @@ def test_the_record_says_what_was_done(ran, job: Job) -> None:
         assert m.low <= m.value <= m.high
         assert m.n > 0
     assert record.training["history"][0]["loss"] > 0
-    assert record.cost["retraining"] == 25 * 216
-    assert record.cost["ratio_to_retraining"] == pytest.approx(record.cost["total"] / 5400, abs=1e-4)
+    assert record.cost["retraining"] == 40 * 216
+    assert record.cost["ratio_to_retraining"] == pytest.approx(record.cost["total"] / 8640, abs=1e-4)
     original = record.find("accuracy", "original", "forget")
     assert original is not None
     assert original.value > 0.95, "the original has learnt the records by heart"

@@ -42,27 +42,21 @@ def main() -> None:
         print("Stopped; nothing was written.", file=sys.stderr)
         code = 130
     except Exception as error:
-        code = _usage_code(error)
-        if code is None:
+        if not _shown_as_usage(error):
             raise
+        code = 2
     sys.exit(code)
 
 
-def _usage_code(error: Exception) -> int | None:
-    """2 for what click says of a wrong command line, shown its way; None for anything else."""
-    import click
-
-    classes: list[Any] = [click.ClickException]
-    try:
-        from typer._click import exceptions  # pyright: ignore  # newer typer carries its own click
-
-        classes.append(exceptions.ClickException)
-    except ImportError:
-        pass
-    if isinstance(error, tuple(classes)):
-        error.show()
-        return 2
-    return None
+def _shown_as_usage(error: Any) -> bool:
+    """Show what the command-line parser says of a wrong call; False for any other error."""
+    parsers = {
+        cls.__module__.partition(".exceptions")[0] for cls in type(error).__mro__ if cls.__name__ == "ClickException"
+    }
+    if not parsers & {"click", "typer._click"}:  # newer typer carries a click of its own
+        return False
+    error.show()
+    return True
 
 
 def _complain(error: ExpungeError) -> None:

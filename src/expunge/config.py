@@ -313,7 +313,9 @@ def _put(values: dict[str, Any], key: str, value: Any, problems: list[Problem]) 
 def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
     for section, name in _PATHS:
         table = values.get(section)
-        given = table.get(name) if isinstance(table, dict) else None
+        if not isinstance(table, dict):
+            continue
+        given = table.get(name)
         if isinstance(given, str):
             table[name] = _anchored(given, folder)
         elif isinstance(given, list):

@@ -73,6 +73,7 @@ def _config(method: str, original: Path) -> dict[str, Any]:
         "data": {"train": "train.csv", "held_out": "held_out.csv", "text": ["text"], "label": "chapter", "id": "id"},
         "request": {"file": "ids.txt"},
         "method": {"name": method},
+        "audit": {"retain_sample": 1000},
         "retrain": {
             "enabled": True, "base": str(encoder_folder()), "recipe": "recipe.toml", "seeds": [_RETRAIN_SEED],
         },

@@ -159,7 +159,7 @@ def unlearn(
         >>> erased.save("erased")  # doctest: +SKIP
     """
     loaded = None if isinstance(model, str) or hasattr(model, "__fspath__") else model
-    share = forget if isinstance(forget, float) else None
+    share, ids = (forget, None) if isinstance(forget, float) else (None, forget)
     config = RunConfig(
         method=build_method({"name": method}) if isinstance(method, str) else method,
         seed=seed,
@@ -193,7 +193,7 @@ def unlearn(
         train=None if isinstance(data, str) else data,
         held_out=None if isinstance(held_out, str) else held_out,
         calibration=None if isinstance(calibration, str) else calibration,
-        forget=None if share is not None else ([forget] if isinstance(forget, str) else list(forget)),
+        forget=[ids] if isinstance(ids, str) else ids,
     )
     return execute(check(config, inputs), progress)
 

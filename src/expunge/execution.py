@@ -98,7 +98,9 @@ class Run:
         retrained, hashes["retrained"] = self._retrained(encoded)
         cost = before.cost
         self.check_passes = cost["checks"]
-        return self._record(*scored, retrained, hashes, before.training, cost["training"], cost["retraining"])
+        original, unlearned = scored
+        training, passes, whole = before.training, cost["training"], cost["retraining"]
+        return self._record(original, unlearned, retrained, hashes, training, passes, whole)
 
     def _record(
         self, original: list[Tables], unlearned: list[Tables], retrained: list[Tables], hashes: dict[str, Any],

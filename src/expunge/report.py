@@ -19,6 +19,7 @@ def render(record: RunRecord) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
+    record = RunRecord.from_json(record.to_json())  # the order of keys as written: drawn again, the page is the same
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = lambda value: "not measured" if value is None else f"{value:.3f}"
     page = resources.files("expunge").joinpath("page.html.jinja").read_text(encoding="utf-8")

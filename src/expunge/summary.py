@@ -1,4 +1,4 @@
-"""A run in a terminal: the table, the cost, the verdict."""
+"""A run in words: the table, how it ended and what it cost, the verdict."""
 
 from __future__ import annotations
 
@@ -49,13 +49,15 @@ def print_summary(record: RunRecord) -> None:
             cells.append("" if gap is None else f"{gap:.3f}")
         grid.add_row(*cells)
     console.print(grid)
-    for line in facts(record):
+    verdict = record.verdict
+    last = f"Verdict ({verdict['evidence']}, {verdict['outcome']}): {verdict['sentence']}"
+    for line in (*facts(record), last):
         console.print(line, markup=False)
 
 
 def facts(record: RunRecord) -> list[str]:
-    """Lines on how the run ended, what it cost, and the verdict."""
-    training, cost, verdict = record.training, record.cost, record.verdict
+    """Lines on how the run ended and what it cost."""
+    training, cost = record.training, record.cost
     lines = [
         f"Ended: {training['reason']}; weights of step {training.get('kept_step', 0)} of {training['steps']} kept."
     ]
@@ -67,7 +69,6 @@ def facts(record: RunRecord) -> list[str]:
     lines.append(price + f"; {_seconds(record, 'unlearn')}.")
     if "retrain" in record.timings:
         lines[-1] = lines[-1][:-1] + f" against {_seconds(record, 'retrain')} of retraining."
-    lines.append(f"Verdict ({verdict['evidence']}, {verdict['outcome']}): {verdict['sentence']}")
     return lines
 
 

@@ -127,7 +127,7 @@ class UnlearnTrainer(Trainer):
         return (surrogate - surrogate.detach()) * self.current_gradient_accumulation_steps + loss  # pyright: ignore
 
     def _cache_gradients(self, pairs: Sequence[_Pair]) -> list[tuple[Any, list[Tensor | None]]]:
-        model = self.model_wrapped
+        model: Any = self.model_wrapped
         model.train()
         moved = [self._prepare_inputs(pair) for pair in pairs]
         states, leaves = [], []

@@ -119,7 +119,10 @@ def _sentence(context: AuditContext, evidence: str, outcome: str, criteria: list
         else "records the model never saw (no retrained model was given)"
     )
     if outcome == "reached":
-        return f"Measured beside {beside}, the forget records can no longer be told apart, and the model is as useful."
+        return (
+            f"Measured beside {beside}, these figures can no longer tell the forget records apart, "
+            "and evaluation accuracy was kept."
+        )
     if outcome == "no power":
         return (
             f"Measured beside {beside}, nothing gives the forget records away; but the untouched original passes the "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ class AuditContext:
         seed: Seed of the bootstrap.
     """
 
-    models: dict[str, Sequence[Tables]]
+    models: Mapping[str, Sequence[Tables]]
     classes: int
     resamples: int = 1000
     confidence: float = 0.95

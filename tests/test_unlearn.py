@@ -1,0 +1,170 @@
+"""The front door from Python, on objects people already have."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from conftest import Job
+from expunge import AuditConfig, DeepCUT, StopConfig, TrainingConfig, UsageError, unlearn
+from expunge.models import weights_sha256
+
+QUICK = {
+    "training": TrainingConfig(min_steps=12, epochs=1.0, learning_rate=2e-3),
+    "audit": AuditConfig(bootstrap=50),
+    "text": "text",
+    "id": "id",
+}
+
+
+def read(path: Path) -> pandas.DataFrame:
+    return pandas.read_csv(path, dtype=str)
+
+
+@pytest.fixture(scope="module")
+def objects(job: Job):
+    """Model, tokenizer, training Dataset, held-out DataFrame, ids."""
+    model = AutoModelForSequenceClassification.from_pretrained(job.model)
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
+    train = datasets.Dataset.from_pandas(read(job.train))
+    return model, tokenizer, train, read(job.held_out), job.ids.read_text(encoding="utf-8").split()
+
+
+@pytest.fixture(scope="module")
+def erased(objects):
+    model, tokenizer, train, held_out, ids = objects
+    before = copy.deepcopy(model.state_dict())
+    training = model.training
+    erased = unlearn(model, train, DeepCUT(), forget=ids, held_out=held_out, tokenizer=tokenizer, **QUICK)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert model.training is training
+    return erased
+
+
+def test_objects_in_five_lines(erased, objects, tmp_path: Path) -> None:
+    assert erased.record.data["forget"] == 24
+    assert weights_sha256(erased.model) == erased.record.models["unlearned"]["sha256"]
+    assert weights_sha256(objects[0]) == erased.record.models["original"]["sha256"]
+    erased.save(str(tmp_path / "erased"))
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "erased")
+    assert weights_sha256(again) == weights_sha256(erased.model)
+
+
+def test_scores_are_probabilities(erased) -> None:
+    found = erased.score(["river w1", "engine w2", "violin"])
+    assert found.shape == (3, 3)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+    assert found.argmax(axis=1).tolist() == [0, 1, 2]
+
+
+def test_paths_and_objects_give_the_same_model(erased, job: Job, objects) -> None:
+    by_path = unlearn(str(job.model), str(job.train), "deepcut", forget=objects[4], held_out=str(job.held_out), **QUICK)
+    assert weights_sha256(by_path.model) == weights_sha256(erased.model)
+
+
+def test_more_can_be_forgotten_next(erased) -> None:
+    first = {erased.prepared.train.ids[i] for i in erased.prepared.request.forget}
+    following = [i for i in erased.prepared.train.ids if i not in first][:10]
+    second = erased.forget_next(following)
+    assert second.record.data["forget"] == 10
+    assert second.record.data["train"] == 216, "what was forgotten before is out of retain"
+    assert not first & set(second.prepared.train.ids)
+    assert second.record.models["original"]["sha256"] == erased.record.models["unlearned"]["sha256"]
+    with pytest.raises(UsageError, match="not in the training data"):
+        second.forget_next([next(iter(first))])
+
+
+def test_a_request_by_rows_where_there_are_no_ids(job: Job, objects, tmp_path: Path) -> None:
+    from expunge.checks import check
+    from expunge.config import RunConfig
+
+    rows = read(job.train).head(3).drop(columns="id")
+    rows.to_csv(tmp_path / "forget.csv", index=False)
+    values = {
+        "model": {"path": str(job.model)},
+        "data": {"train": str(job.train), "held_out": str(job.held_out)},
+        "request": {"file": str(tmp_path / "forget.csv")},
+        "privacy": {"salt_file": str(job.salt)},
+    }
+    prepared = check(RunConfig.from_dict(values))
+    assert prepared.request.forget == (0, 1, 2)
+    assert all(i.endswith("-1") for i in prepared.train.ids[:3])
+
+
+def test_a_calibration_file_of_its_own(job: Job, objects) -> None:
+    from expunge.checks import Inputs, check
+    from expunge.config import RunConfig
+
+    model, tokenizer, train, held_out, ids = objects
+    inputs = Inputs(model, tokenizer, train, held_out.head(50), held_out.tail(30), ids)
+    prepared = check(RunConfig.from_dict({"data": {"id": "id"}}), inputs)
+    assert (len(prepared.evaluation), len(prepared.calibration), prepared.halved) == (50, 30, False)
+    with pytest.raises(UsageError, match="10 calibration records are also in data"):
+        check(
+            RunConfig.from_dict({"data": {"id": "id"}}),
+            Inputs(model, tokenizer, train, held_out.head(50), held_out[40:80], ids),
+        )
+
+
+def test_held_out_records_found_in_training_can_be_dropped(job: Job, objects) -> None:
+    from expunge.checks import Inputs, check
+    from expunge.config import RunConfig
+
+    model, tokenizer, train, held_out, ids = objects
+    mixed = pandas.concat([held_out.head(60), read(job.train).head(4)])
+    config = RunConfig.from_dict({"data": {"id": "id", "overlap": "drop"}})
+    prepared = check(config, Inputs(model, tokenizer, train, mixed, None, ids))
+    assert prepared.dropped == 4
+    assert len(prepared.calibration) + len(prepared.evaluation) == 60
+
+
+def test_a_bfloat16_model_stays_one(objects) -> None:
+    model, tokenizer, train, held_out, ids = objects
+    small = copy.deepcopy(model).to(torch.bfloat16)
+    found = unlearn(small, train, forget=ids, held_out=held_out, tokenizer=tokenizer, **QUICK)
+    assert next(found.model.parameters()).dtype == torch.bfloat16
+    assert weights_sha256(found.model) == found.record.models["unlearned"]["sha256"]
+
+
+def test_the_stop_rule_keeps_the_step_it_names(objects) -> None:
+    model, tokenizer, train, held_out, ids = objects
+    found = unlearn(model, train, forget=ids, held_out=held_out, tokenizer=tokenizer, stop=StopConfig(every=3), **QUICK)
+    log = found.record.training
+    kept = next(check for check in log["checks"] if check["step"] == log["kept_step"])
+    accuracy = found.record.find("accuracy", "unlearned", "forget")
+    assert accuracy is not None
+    assert accuracy.value == kept["forget"], "the model handed back is the one of that check"
+
+
+def test_a_single_record_can_be_forgotten(objects) -> None:
+    model, tokenizer, train, held_out, ids = objects
+    found = unlearn(model, train, forget=ids[0], held_out=held_out, tokenizer=tokenizer, **QUICK)
+    assert found.record.data["forget"] == 1
+    assert len(found.record.records) == 1
+
+
+def test_every_method_runs_on_every_kind_of_request(objects) -> None:
+    model, tokenizer, train, held_out, _ = objects
+    whole_class = [row["id"] for row in train if row["label"] == "music"]
+    for method in ("deepcut", "contrastive", "gradient-difference", "finetune"):
+        for forget in (0.05, whole_class):
+            found = unlearn(model, train, method, forget=forget, held_out=held_out, tokenizer=tokenizer, **QUICK)
+            assert all(np.isfinite(row["loss"]) for row in found.record.training["history"])
+            if forget is whole_class and method == "deepcut":
+                assert found.record.training["history"][0]["anchors_without_same_class"] == 16
+
+
+def test_problems_of_objects_are_told_at_once(objects) -> None:
+    model, _, train, _, _ = objects
+    with pytest.raises(UsageError) as error:
+        unlearn(model, train, forget=["nobody"], held_out=[{"text": "x", "label": "wind"}], id="id")
+    message = str(error.value)
+    for word in ("tokenizer", "nobody", "'wind'"):
+        assert word in message
