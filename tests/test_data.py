@@ -16,7 +16,7 @@ from expunge.data import sources
 from expunge.data.duplicates import exact_duplicates
 from expunge.data.held_out import overlapping, split_halves
 from expunge.data.records import Records, content_ids, normal_form
-from expunge.data.request import read_request, resolve
+from expunge.data.request import matching, read_request, resolve
 from expunge.errors import UsageError
 
 ROWS = [{"id": "007", "body": "a b", "topic": "x"}, {"id": "8", "body": 'c, "d"', "topic": "y"}]
@@ -125,6 +125,33 @@ def test_ids_not_found_fail_closed() -> None:
     assert (allowed.forget, allowed.missing) == ((0,), ("zz",))
     with pytest.raises(UsageError, match="not in the training data"):
         resolve(data, ["zz"], RequestConfig(allow_missing=True))
+
+
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [
+        ("topic == 'x'", [0]),
+        ("topic in ['x', 'y'] and id != '007'", [1]),
+        ("`body`.str.contains('b')", [0]),
+    ],
+)
+def test_rows_by_a_condition(condition: str, found: list[int]) -> None:
+    assert matching(COLUMNS, condition) == found
+
+
+@pytest.mark.parametrize(
+    ("condition", "word"),
+    [
+        ("author == 'x'", "Columns: id, body, topic"),
+        ("topic ==", "cannot be read"),
+        ("topic == 'z'", "holds for no row"),
+    ],
+)
+def test_conditions_that_say_nothing(condition: str, word: str) -> None:
+    with pytest.raises(UsageError) as error:
+        matching(COLUMNS, condition)
+    assert word in str(error.value)
+    assert condition in str(error.value)
 
 
 def test_forgetting_everything_is_refused() -> None:

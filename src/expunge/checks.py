@@ -12,7 +12,7 @@ from expunge.config import Recipe, RunConfig, read_recipe
 from expunge.data import sources
 from expunge.data.held_out import overlapping, split_halves
 from expunge.data.records import Records, content_ids
-from expunge.data.request import Resolved, read_request, resolve
+from expunge.data.request import Resolved, matching, read_request, resolve
 from expunge.errors import Problem, UsageError
 from expunge.methods.base import Procedure
 from expunge.privacy import read_salt
@@ -110,8 +110,11 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     content_key = _content_key(config, names)
     ids = found.run(read_request, config.request, config.data.id, content_key, inputs.forget)
     request = None
-    if train is not None and (ids is not None or config.request.fraction is not None):
-        request = found.run(resolve, train, ids, config.request)
+    selected = None
+    if training and config.request.where is not None:
+        selected = found.run(matching, training, config.request.where)
+    if train is not None and (ids or selected or config.request.fraction is not None):
+        request = found.run(resolve, train, ids, config.request, selected)
     halves = found.run(_held_out, config, inputs, names, train, found) if names else None
     recipe = found.run(_recipe, config, model_config, found)
     audits = found.run(_audits, config)

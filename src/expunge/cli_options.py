@@ -28,6 +28,10 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         bool, typer.Option("--drop-overlap", help="Leave out held-out records found in training.", rich_help_panel=_OVER)
     ),
     "forget": (str | None, typer.Option(help="File of ids (or rows) to forget.", rich_help_panel=_ASK)),
+    "forget_where": (
+        str | None,
+        typer.Option(help="Rows to forget by a condition instead: author == 'u17'.", rich_help_panel=_ASK),
+    ),
     "forget_fraction": (float | None, typer.Option(help="Random share to forget instead.", rich_help_panel=_ASK)),
     "with_duplicates": (
         bool, typer.Option("--with-duplicates", help="Forget identical rows too.", rich_help_panel=_ASK)
@@ -90,6 +94,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
         "data.calibration": options["calibration"],
         "data.overlap": "drop" if options["drop_overlap"] else None,
         "request.file": options["forget"],
+        "request.where": options["forget_where"],
         "request.fraction": options["forget_fraction"],
         "request.with_duplicates": options["with_duplicates"],
         "request.allow_missing": options["allow_missing"],

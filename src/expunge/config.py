@@ -73,12 +73,13 @@ class DataConfig(_Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RequestConfig(_Section):
-    """The erasure request: exactly one of `file`, `ids` and `fraction`."""
+    """The erasure request: exactly one of `file`, `ids`, `where` and `fraction`."""
 
     file: str | None = option(
         None, "ids, one a line (.txt), or rows (.csv, .jsonl, .parquet) with the id or text columns"
     )
     ids: tuple[str, ...] = option((), "the ids themselves")
+    where: str | None = option(None, "rows by a condition on the columns, such as: author == 'u17'")
     fraction: Fraction | None = option(None, "a random share of the training data, for benchmarks")
     seed: NonNegativeInt = option(0, "seed of that random share")
     with_duplicates: bool = option(False, "add rows identical to a requested one (after normalisation)")

@@ -81,9 +81,14 @@ def build_record(evidence: Evidence) -> RunRecord:
 
 
 def _shown_config(prepared: Prepared) -> dict[str, Any]:
+    """The configuration, with what names people in the request made a pseudonym."""
     config = prepared.config.as_dict()
-    if config["request"]["ids"] and not prepared.config.privacy.show_ids:
-        config["request"]["ids"] = [pseudonym(prepared.salt, i) for i in config["request"]["ids"]]
+    if prepared.config.privacy.show_ids:
+        return config
+    request = config["request"]
+    request["ids"] = [pseudonym(prepared.salt, i) for i in request["ids"]]
+    if request["where"] is not None:
+        request["where"] = pseudonym(prepared.salt, request["where"])
     return config
 
 

@@ -149,7 +149,7 @@ class Run:
         if prepared.model is not None:
             model = copy.deepcopy(prepared.model)
             dtype = next(model.parameters()).dtype
-            return model.to(torch.float32), dtype
+            return model.to(_device(), torch.float32), dtype
         settings = prepared.config.model
         saved = model_loading.load_config(
             settings.path, where="model.path", trust_remote_code=settings.trust_remote_code
@@ -158,7 +158,8 @@ class Run:
 
     def _load(self, path: str, where: str) -> Any:
         trust = self.prepared.config.model.trust_remote_code
-        return model_loading.load_model(path, self.prepared.task.auto_class, where=where, trust_remote_code=trust)
+        model = model_loading.load_model(path, self.prepared.task.auto_class, where=where, trust_remote_code=trust)
+        return model.to(_device())
 
     def _score(self, model: Any, encoded: dict[str, Encoded], name: str) -> Tables:
         source = {group: "retain sample" if group == "retain" else group for group in _GROUPS}
@@ -266,3 +267,12 @@ class Run:
                 tables.append(self._score(model, encoded, f"scoring the retrained model (seed {seed})"))
                 described.append({"seed": seed, "sha256": model_loading.weights_sha256(model)})
         return tables, described
+
+
+def _device() -> torch.device:
+    """Where the trainer will train: scoring happens there too."""
+    from accelerate import PartialState
+
+    device = PartialState().device
+    assert device is not None  # set when the state is made
+    return device

@@ -18,7 +18,7 @@ def arguments(folder: str, seed: int, precision: str, **options: Any) -> Any:
     """`TrainingArguments` that leave no files, no reports and no console output; `options` are passed on."""
     from transformers import TrainingArguments
 
-    return TrainingArguments(
+    args = TrainingArguments(
         output_dir=folder,
         seed=seed,
         bf16=precision == "bfloat16",
@@ -31,6 +31,8 @@ def arguments(folder: str, seed: int, precision: str, **options: Any) -> Any:
         logging_strategy="no",
         **options,
     )
+    args._n_gpu = min(args.n_gpu, 1)  # one process, one device: no torch DataParallel
+    return args
 
 
 def fit(

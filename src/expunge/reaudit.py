@@ -50,10 +50,10 @@ def reaudit(
         flags["audit.require"] = require
     asked = record.config["request"]
     if forget is not None:
-        flags.update({"request.file": forget, "request.ids": [], "request.fraction": None})
-    elif asked["ids"] and not record.config["privacy"]["show_ids"]:
+        flags.update({"request.file": forget, "request.ids": [], "request.where": None, "request.fraction": None})
+    elif (asked["ids"] or asked["where"]) and not record.config["privacy"]["show_ids"]:
         way_out = "Name the ids again: --forget ids.txt."
-        raise UsageError([*extra, Problem("request", "the record holds the ids only as pseudonyms", way_out)])
+        raise UsageError([*extra, Problem("request", "the record holds the request only as a pseudonym", way_out)])
     config = RunConfig.from_dict(record.config, sets, flags)
     prepared = check(config, Inputs(), extra)
     if prepared.train.sha256() != record.data["sha256"]["train"]:

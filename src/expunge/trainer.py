@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainingArguments
 
-from expunge.errors import NonFiniteLossError
+from expunge.errors import NonFiniteLossError, Problem, UsageError
 from expunge.methods.base import Method
 from expunge.models import Head, find_head
 from expunge.sampling import StepSampler
@@ -66,6 +66,10 @@ class UnlearnTrainer(Trainer):
         retain: Tokenised retained records.
         options: Passed on to `Trainer` (callbacks, optimizers ...).
 
+    Raises:
+        UsageError: Several processes were started, or the model's head is not linear.
+        NonFiniteLossError: A part of the loss became NaN or infinite.
+
     Attributes:
         history: One dict a step: `step`, `loss`, every part, the method's counts.
         example_passes: Forward-and-backward passes of one record so far; a pass without backward counts a third.
@@ -75,13 +79,17 @@ class UnlearnTrainer(Trainer):
         self, model: Any, args: TrainingArguments, *, method: Method, task: Any, forget: Encoded, retain: Encoded,
         **options: Any,
     ) -> None:  # fmt: skip
+        if args.world_size > 1:
+            way_out = "Start it as one process; contrastive terms over several are not right yet."
+            raise UsageError(Problem("training", f"{args.world_size} processes were started", way_out))
+        args._n_gpu = min(args.n_gpu, 1)  # no torch DataParallel: it would cut a step's partners apart
         args.remove_unused_columns = False
         args.logging_nan_inf_filter = False
         super().__init__(model, args, train_dataset=None, **options)
         self.model_accepts_loss_kwargs = False
         self.method, self.task, self.forget, self.retain = method, task, forget, retain
         self.head: Head = find_head(model, task.collate(forget, [0]).to(args.device))
-        self._micro_batches = args.gradient_accumulation_steps * args.world_size
+        self._micro_batches = args.gradient_accumulation_steps
         self.sampler = StepSampler(
             forget.labels,
             retain.labels,

@@ -15,7 +15,7 @@ from expunge.data.duplicates import exact_duplicates
 from expunge.data.records import Records
 from expunge.errors import Problem, UsageError
 
-__all__ = ["Resolved", "read_request", "resolve"]
+__all__ = ["Resolved", "matching", "read_request", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Resolved:
 
 
 def read_request(config: RequestConfig, data_id: str | None, content_key: Any, given: Any = None) -> list[str] | None:
-    """The requested ids, in order; None for a random share.
+    """The requested ids, in order; None for a condition or a random share.
 
     Args:
         config: Says where the request is.
@@ -49,12 +49,13 @@ def read_request(config: RequestConfig, data_id: str | None, content_key: Any, g
     Raises:
         UsageError: No request, more than one, an empty one, or a file that cannot be read.
     """
-    ways = [config.file is not None, bool(config.ids), config.fraction is not None, given is not None]
+    by_rule = [config.fraction is not None, config.where is not None]
+    ways = [config.file is not None, bool(config.ids), given is not None, *by_rule]
     if sum(ways) != 1:
         what = "no records to forget are named" if not any(ways) else "the records to forget are named in several ways"
-        way_out = "Give exactly one: request.file (--forget FILE), request.ids, or request.fraction."
+        way_out = "Give exactly one: request.file (--forget FILE), request.where, request.ids or request.fraction."
         raise UsageError(Problem("request", what, way_out))
-    if config.fraction is not None:
+    if any(by_rule):
         return None
     if given is not None:
         ids = [str(value) for value in ([given] if isinstance(given, str) else given)]
@@ -84,19 +85,48 @@ def _read_file(path: Path, data_id: str | None, content_key: Any) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def resolve(records: Records, ids: Sequence[str] | None, config: RequestConfig) -> Resolved:
+def matching(columns: sources.Columns, condition: str) -> list[int]:
+    """Positions of the rows for which a condition holds, as `pandas.DataFrame.query` reads it.
+
+    Columns of text files are text: ``author == "u17"``, ``label in ["music", "art"]``, ``year >= "2020"``.
+
+    Raises:
+        UsageError: The condition cannot be read, names no column, or holds for no row.
+    """
+    import pandas
+
+    frame = pandas.DataFrame(columns)
+    try:
+        kept = frame.query(condition, engine="python", local_dict={}, global_dict={})
+    except Exception as error:  # pandas raises whatever the expression runs into
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        way_out = f"Write it as: column == 'value'. Columns: {', '.join(map(str, columns))}."
+        raise UsageError(Problem("request.where", f"{condition!r} cannot be read ({reason})", way_out)) from None
+    if not len(kept):
+        raise UsageError(
+            Problem("request.where", f"{condition!r} holds for no row", "Check the value and its spelling.")
+        )
+    return [int(position) for position in kept.index]
+
+
+def resolve(
+    records: Records, ids: Sequence[str] | None, config: RequestConfig, selected: Sequence[int] | None = None
+) -> Resolved:
     """Split `records` into forget and retain.
 
     Args:
         records: The training data.
         ids: Requested ids; None draws `config.fraction` of the records with `config.seed`.
         config: Whether missing ids are allowed and duplicates are added.
+        selected: Positions of the requested records, in the place of `ids`.
 
     Raises:
         UsageError: Ids that are not found (unless allowed), or a request that leaves nothing to retain.
     """
     missing: list[str] = []
-    if ids is None:
+    if selected is not None:
+        positions = set(selected)
+    elif ids is None:
         count = max(1, round(len(records) * (config.fraction or 0.0)))
         drawn = np.random.default_rng(config.seed).choice(len(records), size=count, replace=False)
         positions = {int(i) for i in drawn}
