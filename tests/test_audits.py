@@ -76,8 +76,8 @@ def test_membership_sees_memory_and_its_absence() -> None:
     result = Membership().run(context(tables(0.8, 0.0)))
     by = {(m.name, m.model): m for m in result.measurements}
     # Two normals a distance d apart: AUC = Phi(d / sqrt 2); d = 2 gives 0.921.
-    assert by["AUC of the margin", "original"].value == pytest.approx(0.921, abs=0.03)
-    unlearned = by["AUC of the margin", "unlearned"]
+    assert by["membership AUC (loss or margin)", "original"].value == pytest.approx(0.921, abs=0.03)
+    unlearned = by["membership AUC (loss or margin)", "unlearned"]
     assert unlearned.low < 0.5 < unlearned.high
     curve = result.figure["roc"]["original"]
     assert curve[0] == [0.0, 0.0]
@@ -139,3 +139,18 @@ def test_a_test_the_original_passes_decides_nothing() -> None:
     assert judged["outcome"] == "no power"
     assert not reached(judged, "population")
     assert "cannot show that anything was forgotten" in judged["sentence"]
+
+
+def test_fewer_than_twenty_records_decide_nothing() -> None:
+    """All of five right where chance is 0.8: a bootstrap of five ones has no width, and would cry memory."""
+
+    def few(tables: dict[str, ScoreTable]) -> dict[str, ScoreTable]:
+        t = tables["forget"]
+        cut = ScoreTable(t.labels[:5], t.predictions[:5], t.margins[:5], t.losses[:5], t.hidden[:5])
+        return {**tables, "forget": cut}
+
+    judged = verdict(context(few(tables(1.0, 0.0)), original=few(tables(1.0, 2.0))), 0.03)
+    assert judged["outcome"] == "no power"
+    assert "fewer than 20" in judged["sentence"]
+    judged = verdict(context(few(tables(1.0, 0.0, evaluation=0.7)), original=few(tables(1.0, 2.0))), 0.03)
+    assert judged["outcome"] == "not reached", "lost utility is told all the same"

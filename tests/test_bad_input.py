@@ -54,11 +54,22 @@ def model_folder(change: Callable[[Path], object]) -> Change:
 
 
 def config_json(**values: object) -> Change:
-    def change(folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        (folder / "config.json").write_text(json.dumps({**config, **values}), encoding="utf-8")
+    return model_folder(lambda folder: config_json_in(folder, **values))
 
-    return model_folder(change)
+
+def config_json_in(folder: Path, **values: object) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, **values}), encoding="utf-8")
+
+
+def jsonl(tmp: Path, change: dict[str, object]) -> Path:
+    """The training rows of the tiny job, one of them changed."""
+    from expunge.testing import toy_records
+
+    rows: list[dict[str, object]] = [dict(row) for row in toy_records(240, seed=1)]
+    rows[0].update(change)
+    (tmp / "data.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return tmp / "data.jsonl"
 
 
 def set_(*words: str) -> Change:
@@ -207,6 +218,34 @@ CASES: list[tuple[str, Change, list[str]]] = [
     ("retrained model missing", options(retrained="./none"), ["retrain.models", "no folder"]),
     ("salt too short", short_salt, ["has 5 bytes", "at least 16"]),
     ("salt missing", options(**{"salt-file": "no.salt"}), ["no.salt", "cannot be used"]),
+    ("seed too large", options(seed=20240101123456), ["seed", "20240101123456", "2^32"]),
+    ("evidence that cannot come", options(require="retrain-compared"), ["no retrained model", "--retrained FOLDER"]),
+    (
+        "other classes",
+        lambda j, t: {
+            "retrained": model_folder(lambda f: config_json_in(f, id2label={"0": "a", "1": "b", "2": "c"}))(j, t)[
+                "model"
+            ]
+        },
+        ["has other classes than the model", "same order"],
+    ),
+    (
+        "the model as its own base",
+        lambda j, t: {"retrain": True, "base": j.model, "recipe": j.recipe},
+        ["fine-tuned model itself"],
+    ),
+    ("too long", set_("model.max_length=1000"), ["1000 tokens are more", "at most 64"]),
+    ("no padding token in the config", config_json(pad_token_id=None), ["no padding token", "pad_token_id"]),
+    ("gaps in id2label", config_json(id2label={"0": "water", "2": "machine", "5": "music"}), ["id2label", "[0, 2, 5]"]),
+    ("one view without partners", set_("method.partners=views"), ["method.views", "Set views to 2"]),
+    (
+        "a condition on nothing",
+        options(forget=None, **{"forget-where": "author == 'x'"}),
+        ["request.where", "Columns: id"],
+    ),
+    ("a label that is a list", lambda j, t: {"data": jsonl(t, {"label": ["water", "music"]})}, ["['water', 'music']"]),
+    ("a cut emoji", lambda j, t: {"data": jsonl(t, {"text": "\ud83d"})}, ["broken Unicode", "row 1"]),
+    ("no text at all", lambda j, t: {"data": jsonl(t, {"text": None})}, ["1 rows have no text", "row 1"]),
     ("negative seed", options(seed=-1), ["seed", "-1", "0 or more"]),
 ]
 

@@ -52,7 +52,7 @@ def test_deepcut_with_own_views_by_hand() -> None:
     # Two views of one record at (1, 0) and (0, 1): as anchors they have each other (cosine 0) as same-class partner.
     # First anchor: other class (3, 0) has cosine 1: log(1 + e^(0-1)) = 0.313262.
     # Second anchor: other class has cosine 0: log(1 + e^0) = 0.693147. Mean 0.503204.
-    method = DeepCUT(gamma=1.0, temperature=1.0, partners="views")
+    method = DeepCUT(gamma=1.0, temperature=1.0, partners="views", views=2)
     forget = scores("forget", [[1.0, 0.0], [0.0, 1.0]], [0, 0], method.needs, index=[0, 0])
     parts = method.loss(step(method, forget=forget))
     assert parts["forget"].item() == pytest.approx(0.503204, abs=1e-5)

@@ -31,6 +31,7 @@ LAYERS = [
     {"methods.base", "audits.base"},
     {"methods", "audits", "figures"},
     {"trainer", "stopping", "fit", "verdict", "report"},
+    {"suitability"},
     {"checks"},
     {"evidence"},
     {"execution"},

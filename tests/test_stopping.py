@@ -10,26 +10,41 @@ import torch
 from expunge.stopping import AccuracyStop, Check, best, reason_to_stop
 
 
+def check(step: int, forget: float, calibration: float) -> Check:
+    """Confidence equal to accuracy."""
+    return Check(step, forget, calibration, forget, calibration)
+
+
 def test_it_ends_when_forget_accuracy_is_no_longer_above_calibration_accuracy() -> None:
-    assert reason_to_stop([Check(0, 0.9, 0.8)]) is None
-    assert reason_to_stop([Check(0, 0.9, 0.8), Check(5, 0.8, 0.8)]) == (
+    assert reason_to_stop([check(0, 0.9, 0.8)]) is None
+    assert reason_to_stop([check(0, 0.9, 0.8), check(5, 0.8, 0.8)]) == (
         "forget accuracy 0.800 is no longer above calibration accuracy 0.800"
     )
 
 
-def test_the_best_step_is_nearest_to_what_the_original_scores_on_unseen_records() -> None:
-    checks = [Check(0, 1.0, 0.8), Check(5, 0.9, 0.8), Check(10, 0.79, 0.79), Check(15, 0.4, 0.4)]
-    assert best(checks) == checks[2], "losing both accuracies alike is no success"
+def test_the_best_step_is_nearest_to_the_originals_confidence_on_unseen_records() -> None:
+    checks = [check(0, 1.0, 0.8), check(5, 0.9, 0.8), check(10, 0.79, 0.79), check(15, 0.4, 0.4)]
+    assert best(checks) == checks[2], "losing both alike is no success"
     # 0.82 with calibration at 0.6 costs 0.02 + 0.2; 0.9 with calibration kept costs 0.1.
-    assert best([Check(0, 1.0, 0.8), Check(5, 0.9, 0.8), Check(10, 0.82, 0.6)]).step == 5
-    assert best([Check(0, 0.9, 0.8), Check(5, 0.7, 0.8)]).step == 0, "of equals the earlier"
+    assert best([check(0, 1.0, 0.8), check(5, 0.9, 0.8), check(10, 0.82, 0.6)]).step == 5
+    assert best([check(0, 0.9, 0.8), check(5, 0.7, 0.8)]).step == 0, "of equals the earlier"
+
+
+def test_one_record_has_a_best_step_too() -> None:
+    """Its accuracy is 1 or 0, neither near 0.8: by accuracy the original would always be kept."""
+    checks = [
+        Check(0, 1.0, 0.8, 0.99, 0.7),
+        Check(5, 1.0, 0.8, 0.72, 0.7),
+        Check(10, 0.0, 0.8, 0.1, 0.69),
+    ]
+    assert best(checks) == checks[1]
 
 
 def play(accuracies: list[tuple[float, float]], *, every: int, steps: int, stop: bool = True):
     """Run the callback over a model whose only weight counts the steps done."""
     model = torch.nn.Linear(1, 1, bias=False)
     values = iter(accuracies)
-    callback = AccuracyStop(lambda _: next(values), every, stop=stop)
+    callback = AccuracyStop(lambda _: next(values) * 2, every, stop=stop)
     control = SimpleNamespace(should_training_stop=False)
     state = SimpleNamespace(global_step=0, max_steps=steps)
     with torch.no_grad():
@@ -67,9 +82,9 @@ def test_without_the_rule_all_steps_are_done_and_the_best_is_kept() -> None:
 def test_the_original_is_kept_when_no_step_is_nearer() -> None:
     callback, weight, _ = play([(0.8, 0.8), (0.1, 0.8)], every=1, steps=5)
     assert (callback.kept, weight) == (0, 0.0)
-    assert callback.checks[0] == Check(0, 0.8, 0.8)
+    assert callback.checks[0] == check(0, 0.8, 0.8)
 
 
 @pytest.mark.parametrize("forget", [0.0, 0.79])
 def test_over_forgetting_ends_the_run_too(forget: float) -> None:
-    assert reason_to_stop([Check(5, forget, 0.8)]) is not None
+    assert reason_to_stop([check(5, forget, 0.8)]) is not None

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expunge import models, registry
-from expunge.config import Recipe, RunConfig, read_recipe
+from expunge import registry, suitability
+from expunge.config import Recipe, RunConfig
 from expunge.data import sources
 from expunge.data.held_out import overlapping, split_halves
 from expunge.data.records import Records, content_ids
 from expunge.data.request import Resolved, matching, read_request, resolve
-from expunge.errors import Problem, UsageError
-from expunge.methods.base import Procedure
-from expunge.privacy import read_salt
-from expunge.tasks.text_classification import TextClassification, class_numbers, default_max_length
+from expunge.errors import Collector, Problem, UsageError
+from expunge.privacy import read_salt, salt_path
+from expunge.tasks.text_classification import TextClassification, class_numbers
 
 __all__ = ["Inputs", "Prepared", "check"]
 
@@ -75,20 +74,6 @@ class Prepared:
     model: Any
 
 
-class _Collector:
-    """Runs checks one by one and keeps their problems."""
-
-    def __init__(self) -> None:
-        self.problems: list[Problem] = []
-
-    def run(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except UsageError as error:
-            self.problems.extend(error.problems)
-            return None
-
-
 def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Problem] = ()) -> Prepared:
     """Validate a run.
 
@@ -101,10 +86,10 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
         UsageError: Every problem found.
     """
     inputs = inputs or Inputs()
-    found = _Collector()
+    found = Collector()
     found.problems.extend(extra)
-    model_config, tokenizer = _model(config, inputs, found)
-    names = found.run(_label_names, config, model_config) if model_config is not None else None
+    model_config, tokenizer = suitability.original(config, inputs.model, inputs.tokenizer, found)
+    names = found.run(suitability.label_names, config, model_config) if model_config is not None else None
     training = found.run(_columns, config, inputs.train, config.data.train, "data.train", config.data.train_split)
     train = found.run(_records, training, config, names, "data.train", True) if training and names else None
     content_key = _content_key(config, names)
@@ -116,66 +101,27 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     if train is not None and (ids or selected or config.request.fraction is not None):
         request = found.run(resolve, train, ids, config.request, selected)
     halves = found.run(_held_out, config, inputs, names, train, found) if names else None
-    recipe = found.run(_recipe, config, model_config, found)
+    recipe = found.run(suitability.comparisons, config, model_config, found)
     audits = found.run(_audits, config)
-    salt = found.run(read_salt, config.privacy.salt_file)
-    if found.problems:
-        raise UsageError(list(dict.fromkeys(found.problems)))
+    max_length = (
+        found.run(suitability.max_length, config, tokenizer, model_config) if tokenizer and model_config else None
+    )
+    salt = None
+    if config.privacy.salt_file or salt_path().exists():
+        salt = found.run(read_salt, config.privacy.salt_file)
+    found.finish()
+    salt = salt or read_salt()  # made now, when nothing else is wrong
+    assert max_length is not None
     assert train is not None  # a problem would have been found otherwise, here and below
     assert request is not None
     assert halves is not None
     assert names is not None
-    max_length = config.model.max_length or default_max_length(tokenizer, model_config)
     calibration, evaluation, halved, dropped = halves
     return Prepared(
         config=config, task=TextClassification(tokenizer, max_length, names), train=train, request=request,
         calibration=calibration, evaluation=evaluation, halved=halved, dropped=dropped, recipe=recipe,
         audits=audits, salt=salt, model=inputs.model,
     )  # fmt: skip
-
-
-def _model(config: RunConfig, inputs: Inputs, found: _Collector) -> tuple[Any, Any]:
-    if inputs.model is not None:
-        if inputs.tokenizer is None:
-            found.problems.append(Problem("tokenizer", "none is given", "Give the model's tokenizer with the model."))
-        found.problems.extend(_unsuitable(inputs.model.config, type(inputs.model).__name__))
-        return inputs.model.config, inputs.tokenizer
-    path, trust = config.model.path, config.model.trust_remote_code
-    problems = models.inspect_folder(path, where="model.path")
-    found.problems.extend(problems)
-    if not path or any("config.json" in p.what or "no folder" in p.what or "adapter" in p.what for p in problems):
-        return None, None
-    model_config = found.run(models.load_config, path, where="model.path", trust_remote_code=trust)
-    if model_config is None:
-        return None, None
-    found.problems.extend(_unsuitable(model_config, (model_config.architectures or ["a model of unknown kind"])[0]))
-    tokenizer = found.run(models.load_tokenizer, path, where="model.path", trust_remote_code=trust)
-    return model_config, tokenizer
-
-
-def _unsuitable(model_config: Any, architecture: str) -> list[Problem]:
-    problems = []
-    if not architecture.endswith("ForSequenceClassification"):
-        way_out = "Give a fine-tuned text classifier (AutoModelForSequenceClassification)."
-        problems.append(Problem("model.path", f"the model is {architecture}, not a text classifier", way_out))
-    elif model_config.problem_type in ("multi_label_classification", "regression") or model_config.num_labels < 2:
-        kind = model_config.problem_type or "one with a single output"
-        what = f"the model is of the kind {kind}"
-        problems.append(Problem("model.path", what, "Only single-label classification is supported for now."))
-    if getattr(model_config, "quantization_config", None):
-        way_out = "Quantised weights cannot be trained; give the model before quantisation."
-        problems.append(Problem("model.path", "the model is quantised", way_out))
-    return problems
-
-
-def _label_names(config: RunConfig, model_config: Any) -> tuple[str, ...]:
-    count = model_config.num_labels
-    if config.data.labels:
-        if len(config.data.labels) != count or len(set(config.data.labels)) != count:
-            what = f"{len(set(config.data.labels))} different names are given for {count} classes"
-            raise UsageError(Problem("data.labels", what, "Give every class one name, in the model's order."))
-        return config.data.labels
-    return tuple(str(model_config.id2label[i]) for i in range(count))
 
 
 def _columns(config: RunConfig, given: Any, path: str, where: str, split: str) -> sources.Columns:
@@ -197,27 +143,33 @@ def _columns(config: RunConfig, given: Any, path: str, where: str, split: str) -
 
 def _texts(columns: sources.Columns, config: RunConfig, where: str) -> list[tuple[str, ...]]:
     texts = list(zip(*(columns[name] for name in config.data.text), strict=True))
-    bad = [row for row, text in enumerate(texts, start=1) if not all(isinstance(part, str) for part in text)]
+    bad = [row for row, text in enumerate(texts, start=1) if not all(map(_is_text, text))]
     if bad:
-        what = f"{len(bad)} rows have no text, the first is row {bad[0]}"
+        what = f"{len(bad)} rows have no text or broken Unicode, the first is row {bad[0]}"
         raise UsageError(Problem(where, what, f"Every row needs text in {', '.join(config.data.text)}."))
     return texts
 
 
+def _is_text(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:  # half of a surrogate pair, as a cut emoji leaves it
+        return False
+
+
 def _records(columns: sources.Columns, config: RunConfig, names: Sequence[str], where: str, with_ids: bool) -> Records:
-    found = _Collector()
+    found = Collector()
     texts = found.run(_texts, columns, config, where)
     labels = found.run(class_numbers, columns[config.data.label], names, where=f"{where}, column {config.data.label}")
     ids: list[str] = []
     if with_ids and config.data.id is not None:
         ids = found.run(_given_ids, columns[config.data.id], config.data.id, where) or []
-    if found.problems:
-        raise UsageError(found.problems)
+    found.finish()
     return Records(tuple(ids or content_ids(texts, labels)), tuple(texts), tuple(labels))
 
 
 def _given_ids(values: Sequence[Any], column: str, where: str) -> list[str]:
-    ids = ["" if value is None else str(value) for value in values]
+    ids = [_id_text(value) for value in values]
     empty = sum(not record_id for record_id in ids)
     twice = [record_id for record_id, count in Counter(ids).items() if count > 1 and record_id]
     problems = []
@@ -236,6 +188,16 @@ def _given_ids(values: Sequence[Any], column: str, where: str) -> list[str]:
     return ids
 
 
+def _id_text(value: Any) -> str:
+    """An id as text; whole numbers without decimals (a column with gaps is read as floats), nothing for no id."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = str(value)
+    return text if _is_text(text) else ""
+
+
 def _content_key(config: RunConfig, names: Sequence[str] | None) -> Any:
     def key(columns: sources.Columns) -> list[str]:
         wanted = [*config.data.text, config.data.label]
@@ -249,7 +211,7 @@ def _content_key(config: RunConfig, names: Sequence[str] | None) -> Any:
 
 
 def _held_out(
-    config: RunConfig, inputs: Inputs, names: Sequence[str], train: Records | None, found: _Collector
+    config: RunConfig, inputs: Inputs, names: Sequence[str], train: Records | None, found: Collector
 ) -> tuple[Records, Records, bool, int] | None:
     read = []
     for where, given, path in (
@@ -291,33 +253,8 @@ def _held_out(
     return calibration, evaluation, halved, dropped
 
 
-def _recipe(config: RunConfig, model_config: Any, found: _Collector) -> Recipe | None:
-    retrain = config.retrain
-    for path in retrain.models:
-        found.problems.extend(models.inspect_folder(path, where="retrain.models"))
-    wanted = retrain.enabled or isinstance(config.method, Procedure)
-    if wanted and (retrain.base is None or retrain.recipe is None):
-        missing = [name for name, value in (("base", retrain.base), ("recipe", retrain.recipe)) if value is None]
-        way_out = (
-            "Retraining needs the model the original was fine-tuned from (--base PATH) and how (--recipe recipe.toml "
-            "with epochs, learning_rate, batch_size, max_length, seed). Without them leave retraining out: the "
-            "evidence is then population-only."
-        )
-        what = f"retraining is asked for without {' and '.join('retrain.' + name for name in missing)}"
-        raise UsageError(Problem("retrain", what, way_out))
-    if retrain.base is not None:
-        problems = models.inspect_folder(retrain.base, where="retrain.base")
-        found.problems.extend(problems)
-        base = found.run(models.load_config, retrain.base, where="retrain.base") if not problems else None
-        if base is not None and model_config is not None and _vocabulary(base) != _vocabulary(model_config):
-            what = f"its vocabulary has {_vocabulary(base)} tokens, the model's {_vocabulary(model_config)}"
-            found.problems.append(Problem("retrain.base", what, "Give the base the model was fine-tuned from."))
-    return read_recipe(retrain.recipe) if retrain.recipe is not None else None
-
-
 def _audits(config: RunConfig) -> dict[str, Any]:
-    return {name: registry.find("audits", name)() for name in dict.fromkeys(config.audit.audits)}
-
-
-def _vocabulary(model_config: Any) -> int | None:
-    return getattr(model_config, "vocab_size", None)
+    found = Collector()
+    audits = {name: found.run(registry.find, "audits", name) for name in dict.fromkeys(config.audit.audits)}
+    found.finish()
+    return {name: audit() for name, audit in audits.items()}

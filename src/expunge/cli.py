@@ -171,6 +171,13 @@ def _warn(prepared: Any) -> None:
             print("They are forgotten too (--with-duplicates).", file=sys.stderr)
         else:
             print("They stay, so their content is not erased; --with-duplicates adds them.", file=sys.stderr)
+    kept = {prepared.train.labels[i] for i in request.retain}
+    gone = sorted({prepared.train.labels[i] for i in request.forget} - kept)
+    if gone:
+        names = ", ".join(prepared.task.label_names[label] for label in gone)
+        print(
+            f'No record of these classes stays: {names}. Use contrastive with form = "class" for that.', file=sys.stderr
+        )
     if request.missing:
         shown = ", ".join(request.missing[:10]) + (" ..." if len(request.missing) > 10 else "")
         print(f"{len(request.missing)} requested ids are not in the data (allowed): {shown}", file=sys.stderr)
@@ -251,7 +258,7 @@ def report(
         way_out = "Raw ids are only kept when the run itself is given --show-ids."
         raise UsageError(Problem("--show-ids", "the record holds salted ids only", way_out))
     target = out or (folder if folder.is_dir() else folder.parent) / "report.html"
-    whole_file(target, render(record))
+    whole_file(target, render(record, str(folder) if folder.is_dir() else None))
     print(target)
 
 
@@ -279,7 +286,10 @@ def show(
     json: _Json = False,
 ) -> None:
     """Explain a method or audit with its settings, or sum up a run."""
-    if Path(name).exists():
+    from expunge import registry
+
+    known = any(name in registry.names(kind) for kind in ("methods", "audits", "tasks"))
+    if not known and Path(name).expanduser().exists():
         from expunge.record import RunRecord
 
         _show_record(RunRecord.read(name), json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from expunge.options import (
     Positive,
     PositiveInt,
     Probability,
+    Seed,
     did_you_mean,
     option,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "RunConfig",
     "StopConfig",
     "TrainingConfig",
+    "absolute_paths",
 ]  # fmt: skip
 
 Precision = Literal["float32", "bfloat16"]
@@ -92,8 +94,8 @@ class TrainingConfig(_Section):
 
     epochs: Positive = option(4.0, "passes over the forget records at most; the stop rule may end earlier")
     min_steps: NonNegativeInt = option(40, "steps allowed at least, however few records there are to forget")
-    batch_size: PositiveInt = option(16, "forget records a step and device")
-    accumulation: PositiveInt = option(1, "micro-batches a step; the loss is the same, memory is smaller")
+    batch_size: PositiveInt = option(16, "forget records a step")
+    accumulation: PositiveInt = option(1, "micro-batches a step is cut into: the same loss in less memory")
     learning_rate: Positive = option(1e-4, "peak learning rate of AdamW")
     weight_decay: NonNegative = option(0.0, "AdamW's weight decay")
     warmup: Probability = option(0.0, "share of the steps over which the learning rate rises")
@@ -124,7 +126,7 @@ class Recipe(_Section):
     scheduler: Scheduler = option("linear", "learning-rate schedule")
     precision: Precision = option("float32", "arithmetic of the forward pass")
     group_by_length: bool = option(False, "batches of records of like length: less padding")
-    seed: NonNegativeInt = option(0, "seed of head initialisation, order and dropout")
+    seed: Seed = option(0, "seed of head initialisation, order and dropout")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,7 @@ class RetrainConfig(_Section):
     enabled: bool = option(False, "train models from the base without the forget records and compare with them")
     base: str | None = option(None, "folder or hub id of the model the original was fine-tuned from")
     recipe: str | None = option(None, "TOML file: epochs, learning_rate, batch_size, max_length, seed ...")
-    seeds: tuple[NonNegativeInt, ...] = option((), "one retrained model a seed; left out: the recipe's seed")
+    seeds: tuple[Seed, ...] = option((), "one retrained model a seed; left out: the recipe's seed")
     models: tuple[str, ...] = option((), "folders of models retrained without the records already, to compare with")
 
 
@@ -171,10 +173,15 @@ SECTIONS: dict[str, type[_Section]] = {
     "audit": AuditConfig,
     "privacy": PrivacyConfig,
 }
-_PATHS = {
-    ("model", "path"), ("data", "train"), ("data", "held_out"), ("data", "calibration"), ("request", "file"),
-    ("retrain", "base"), ("retrain", "recipe"), ("retrain", "models"), ("privacy", "salt_file"),
-}  # fmt: skip
+_FILES = {("request", "file"), ("retrain", "recipe"), ("privacy", "salt_file")}
+_FILES_OR_HUB_IDS = {
+    ("model", "path"),
+    ("data", "train"),
+    ("data", "held_out"),
+    ("data", "calibration"),
+    ("retrain", "base"),
+    ("retrain", "models"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -222,6 +229,7 @@ class RunConfig:
                 problems.append(Problem("--set", f'"{word}" has no "="', "Write --set section.key=value."))
         for key, value in (flags or {}).items():
             _put(values, key, value, problems)
+        _change_paths(values, lambda text, _: str(Path(text).expanduser()) if text.startswith("~") else text)
         built: dict[str, Any] = {}
         known = {*SECTIONS, "method", "seed"}
         for name, section in values.items():
@@ -229,8 +237,9 @@ class RunConfig:
                 way_out = f"{did_you_mean(name, known)}Known sections: {', '.join(sorted(known))}."
                 problems.append(Problem(name, f'unknown section or key "{name}"', way_out))
             elif name == "seed":
-                if not isinstance(section, int) or isinstance(section, bool) or section < 0:
-                    problems.append(Problem("seed", f"{section!r} is not allowed", "Give a whole number, 0 or more."))
+                if not isinstance(section, int) or isinstance(section, bool) or not 0 <= section < 2**32:
+                    way_out = "Give a whole number, 0 or more, below 2^32."
+                    problems.append(Problem("seed", f"{section!r} is not allowed", way_out))
             elif not isinstance(section, Mapping):
                 problems.append(Problem(name, f"{section!r} is not a section", f"Write it as a table: [{name}]."))
             elif name != "method":
@@ -259,9 +268,11 @@ class RunConfig:
         Raises:
             UsageError: The file is missing or no TOML, or any value is wrong.
         """
-        values: dict[str, Any] = _read_toml(Path(path), "the config") if path is not None else {}
-        if path is not None:
-            _anchor_paths(values, Path(path).resolve().parent)
+        if path is None:
+            return cls.from_dict({}, sets, flags)
+        values = _read_toml(Path(path).expanduser(), "the config")
+        folder = Path(path).expanduser().resolve().parent
+        _change_paths(values, lambda text, hub: _anchored(text, hub, folder))
         return cls.from_dict(values, sets, flags)
 
 
@@ -280,7 +291,7 @@ def read_recipe(path: str | Path) -> Recipe:
     Raises:
         UsageError: File missing, no TOML, unknown keys or bad values.
     """
-    return Recipe.build(_read_toml(Path(path), "the recipe"), "recipe")
+    return Recipe.build(_read_toml(Path(path).expanduser(), "the recipe"), "recipe")
 
 
 def _read_toml(path: Path, what: str) -> dict[str, Any]:
@@ -311,25 +322,28 @@ def _put(values: dict[str, Any], key: str, value: Any, problems: list[Problem]) 
         problems.append(Problem(key, f"{section} is not a section in the config", f"Write it as a table: [{section}]."))
 
 
-def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
-    for section, name in _PATHS:
+def _change_paths(values: dict[str, Any], change: Callable[[str, bool], str]) -> None:
+    """Replace every path of a config by `change(path, whether it can be a hub id)`."""
+    for section, name in _FILES | _FILES_OR_HUB_IDS:
         table = values.get(section)
-        if not isinstance(table, dict):
+        if not isinstance(table, dict) or not table.get(name):
             continue
-        given = table.get(name)
+        given, hub = table[name], (section, name) in _FILES_OR_HUB_IDS
         if isinstance(given, str):
-            table[name] = _anchored(given, folder)
-        elif isinstance(given, list):
-            table[name] = [_anchored(item, folder) if isinstance(item, str) else item for item in given]
+            table[name] = change(given, hub)
+        elif isinstance(given, list | tuple):
+            table[name] = [change(item, hub) if isinstance(item, str) else item for item in given]
 
 
-def _anchored(text: str, folder: Path) -> str:
+def _anchored(text: str, hub: bool, folder: Path) -> str:
     path = folder / Path(text).expanduser()
-    return str(path) if path.exists() or _looks_like_path(text) else text  # else it is a hub id
+    names_a_file = text.startswith((".", "/", "~")) or text.count("/") > 1 or path.suffix in _DATA_SUFFIXES
+    return str(path) if not hub or names_a_file or path.exists() else text
 
 
-def _looks_like_path(text: str) -> bool:
-    return text.startswith((".", "/", "~")) or text.count("/") != 1 or Path(text).suffix in _DATA_SUFFIXES
+def absolute_paths(values: dict[str, Any]) -> None:
+    """Make the paths of a config absolute where they exist here, so that it can be read from any folder."""
+    _change_paths(values, lambda text, _: str(Path(text).absolute()) if Path(text).exists() else text)
 
 
-_DATA_SUFFIXES = {".csv", ".jsonl", ".json", ".parquet", ".txt", ".toml"}
+_DATA_SUFFIXES = {".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".toml"}

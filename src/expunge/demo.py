@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ def run_demo(
         raise UsageError(problems)
     train, held_out = diagnosis_phrases(records, _HELD_OUT)
     original = _original(train, held_out, cache or _default_cache(), progress)
-    target = Path(out)
+    target = Path(out).expanduser()
     with whole_folder(target) as place:
         _write_csv(place / "train.csv", train)
         _write_csv(place / "held_out.csv", held_out)
@@ -120,7 +119,6 @@ def _original(train: list[dict[str, str]], held_out: list[dict[str, str]], cache
         tuple((row["text"],) for row in train),
         tuple(number[row["chapter"]] for row in train),
     )
-    start = time.perf_counter()
     model = fit(
         base, task, task.encode(records), RECIPE, seed=RECIPE.seed, label_names=names, progress=progress,
         name=f"fine-tuning the original on {len(train)} records",
@@ -128,5 +126,4 @@ def _original(train: list[dict[str, str]], held_out: list[dict[str, str]], cache
     with whole_folder(folder) as place:
         model.save_pretrained(place)
         tokenizer.save_pretrained(place)
-        (place / "seconds.txt").write_text(f"{time.perf_counter() - start:.1f}\n", encoding="utf-8")
     return folder

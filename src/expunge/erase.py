@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from expunge import models as model_loading
 from expunge.checks import Inputs, Prepared, check
@@ -23,6 +26,7 @@ from expunge.config import (
     TrainingConfig,
     build_method,
 )
+from expunge.errors import RunError
 from expunge.execution import Run
 from expunge.progress import Progress
 from expunge.record import RunRecord
@@ -48,18 +52,19 @@ class Erased:
 
     def score(self, texts: Sequence[str | tuple[str, ...]]) -> np.ndarray:
         """(N, C) class probabilities of texts (or pairs)."""
-        rows = tuple((text,) if isinstance(text, str) else tuple(text) for text in texts)
+        rows = tuple((text,) if isinstance(text, str) else tuple(text) for text in _as_list(texts))
         encoded = self.prepared.task.encode_texts(rows)
-        head = model_loading.find_head(self.model, self.prepared.task.collate(encoded, [0]))
+        device = next(self.model.parameters()).device
+        head = model_loading.find_head(self.model, self.prepared.task.collate(encoded, [0]).to(device))
         found = []
         with torch.inference_mode():
             for start in range(0, len(encoded), 64):
                 chosen = list(range(start, min(start + 64, len(encoded))))
-                batch = self.prepared.task.collate(encoded, chosen).to(next(self.model.parameters()).device)
+                batch = self.prepared.task.collate(encoded, chosen).to(device)
                 found.append(head.run(self.model, batch)[1].float().softmax(dim=-1).cpu())
         return torch.cat(found).numpy()
 
-    def save(self, folder: str) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write model, tokenizer, record.json and report.html: the folder appears whole or not at all.
 
         Raises:
@@ -70,10 +75,13 @@ class Erased:
         from expunge.report import render
 
         with whole_folder(folder) as place:
-            self.model.save_pretrained(place)
+            try:
+                self.model.save_pretrained(place)
+            except SafetensorError as error:
+                raise RunError(f'writing the model to "{folder}" failed ({error}). Nothing was written.') from error
             self.tokenizer.save_pretrained(place)
             (place / "record.json").write_text(self.record.to_json(), encoding="utf-8")
-            (place / "report.html").write_text(render(self.record), encoding="utf-8")
+            (place / "report.html").write_text(render(self.record, str(folder)), encoding="utf-8")
 
     def forget_next(self, ids: Sequence[str], progress: Progress | None = None) -> Erased:
         """Forget further records of the same training data; those forgotten before stay out of retain.
@@ -83,10 +91,11 @@ class Erased:
         """
         from expunge.data.request import resolve
 
+        ids = [str(i) for i in _as_list(ids)]
         before = self.prepared
         left = before.train.take(before.request.retain)
         config = replace(
-            before.config, request=replace(before.config.request, file=None, ids=tuple(ids), fraction=None)
+            before.config, request=replace(before.config.request, file=None, where=None, ids=tuple(ids), fraction=None)
         )
         request = resolve(left, list(ids), config.request)
         following = replace(before, config=config, train=left, request=request, model=self.model)
@@ -105,6 +114,7 @@ def unlearn(
     text: str | Sequence[str] = "text",
     label: str = "label",
     id: str | None = None,  # noqa: A002 - the word of the config
+    max_length: int | None = None,
     labels: Sequence[str] = (),
     with_duplicates: bool = False,
     allow_missing: bool = False,
@@ -117,6 +127,8 @@ def unlearn(
     stop: StopConfig | None = None,
     audit: AuditConfig | None = None,
     show_ids: bool = False,
+    salt_file: str | None = None,
+    trust_remote_code: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Erased:
@@ -126,13 +138,14 @@ def unlearn(
         model: A model folder, a hub id, or a loaded model with its `tokenizer`. It is never changed.
         data: The training data: a path, hub id, `datasets.Dataset`, `pandas.DataFrame` or list of dicts.
         method: A method (`DeepCUT(gamma=0.1)`) or a name from `expunge list`.
-        forget: Ids to forget; a share in (0, 1) draws records at random.
+        forget: Ids to forget, or the path of a file of ids or rows; a share in (0, 1) draws records at random.
         held_out: Data never trained on, split by hash into calibration and evaluation halves.
         calibration: Data for the stop rule alone; `held_out` is then used for audits only.
         tokenizer: The tokenizer of a loaded model.
         text: Text column, or two for a pair.
         label: Label column.
         id: Id column; left out, ids are content hashes.
+        max_length: Tokens a text is cut to; left out: the tokenizer's own limit.
         labels: Class names in the model's order, where the model has none.
         with_duplicates: Forget identical rows too.
         allow_missing: Go on when some ids are not in the data.
@@ -145,6 +158,8 @@ def unlearn(
         stop: When unlearning ends.
         audit: What is measured.
         show_ids: Put raw ids into the record.
+        salt_file: File with the secret salt of pseudonyms; left out: your own, made at first use.
+        trust_remote_code: Run code that comes with the model.
         seed: Seed of order, dropout and sampling.
         progress: Shows progress, e.g. `expunge.progress.ConsoleProgress()`.
 
@@ -158,44 +173,58 @@ def unlearn(
         ... )  # doctest: +SKIP
         >>> erased.save("erased")  # doctest: +SKIP
     """
-    loaded = None if isinstance(model, str) or hasattr(model, "__fspath__") else model
-    share, ids = (forget, None) if isinstance(forget, float) else (None, forget)
+    loaded = None if _is_path(model) else model
+    share = forget if isinstance(forget, float) else None
+    file = str(forget) if isinstance(forget, os.PathLike) else None
+    named = share is None and file is None
     config = RunConfig(
         method=build_method({"name": method}) if isinstance(method, str) else method,
         seed=seed,
-        model=ModelConfig(path="" if loaded is not None else str(model)),
+        model=ModelConfig(
+            path="" if loaded is not None else str(model), max_length=max_length, trust_remote_code=trust_remote_code
+        ),
         data=DataConfig(
-            train=data if isinstance(data, str) else "",
-            held_out=held_out if isinstance(held_out, str) else "",
-            calibration=calibration if isinstance(calibration, str) else None,
+            train=str(data) if _is_path(data) else "",
+            held_out=str(held_out) if _is_path(held_out) else "",
+            calibration=str(calibration) if _is_path(calibration) else None,
             text=(text,) if isinstance(text, str) else tuple(text),
             label=label,
-            labels=tuple(labels),
+            labels=tuple(_as_list(labels)),
             id=id,
             overlap=overlap,  # pyright: ignore[reportArgumentType]
         ),
-        request=RequestConfig(fraction=share, with_duplicates=with_duplicates, allow_missing=allow_missing, seed=seed),
+        request=RequestConfig(
+            file=file, fraction=share, with_duplicates=with_duplicates, allow_missing=allow_missing, seed=seed
+        ),
         training=training or TrainingConfig(),
         stop=stop or StopConfig(),
         retrain=RetrainConfig(
-            enabled=base is not None and recipe is not None,
+            enabled=base is not None or recipe is not None or bool(retrain_seeds),
             base=base,
             recipe=recipe,
             seeds=tuple(retrain_seeds),
             models=tuple(retrained),
         ),
         audit=audit or AuditConfig(),
-        privacy=PrivacyConfig(show_ids=show_ids),
+        privacy=PrivacyConfig(show_ids=show_ids, salt_file=salt_file),
     )
     inputs = Inputs(
         model=loaded,
         tokenizer=tokenizer,
-        train=None if isinstance(data, str) else data,
-        held_out=None if isinstance(held_out, str) else held_out,
-        calibration=None if isinstance(calibration, str) else calibration,
-        forget=[ids] if isinstance(ids, str) else ids,
+        train=None if _is_path(data) else data,
+        held_out=None if _is_path(held_out) else held_out,
+        calibration=None if _is_path(calibration) else calibration,
+        forget=_as_list(forget) if named else None,
     )
     return execute(check(config, inputs), progress)
+
+
+def _is_path(source: Any) -> bool:
+    return isinstance(source, str | os.PathLike)
+
+
+def _as_list(values: Any) -> list[Any]:
+    return [values] if isinstance(values, str | int) else [*values]
 
 
 def execute(prepared: Prepared, progress: Progress | None = None) -> Erased:

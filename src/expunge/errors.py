@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["ExpungeError", "NonFiniteLossError", "Problem", "RunError", "UndeclaredNeedError", "UsageError"]
+__all__ = [
+    "Collector",
+    "ExpungeError",
+    "NonFiniteLossError",
+    "Problem",
+    "RunError",
+    "UndeclaredNeedError",
+    "UsageError",
+]
 
 
 @dataclass(frozen=True)
@@ -62,3 +71,27 @@ class NonFiniteLossError(RunError):
 
 class UndeclaredNeedError(ExpungeError):
     """A method read something of the step that its ``needs`` does not name."""
+
+
+class Collector:
+    """Runs checks one after another and keeps their problems, so that all are told at once."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What the function returns; None, with its problems kept, where it raises a `UsageError`."""
+        try:
+            return function(*args, **kwargs)
+        except UsageError as error:
+            self.problems.extend(error.problems)
+            return None
+
+    def finish(self) -> None:
+        """Raise what was found.
+
+        Raises:
+            UsageError: Every problem kept, each once.
+        """
+        if self.problems:
+            raise UsageError(list(dict.fromkeys(self.problems)))

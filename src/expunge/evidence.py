@@ -11,11 +11,12 @@ import numpy as np
 
 from expunge.audits.base import AuditContext, Tables
 from expunge.checks import Prepared
+from expunge.config import absolute_paths
 from expunge.privacy import pseudonym
 from expunge.record import Measurement, RunRecord, environment
 from expunge.verdict import verdict
 
-__all__ = ["Evidence", "build_record"]
+__all__ = ["Evidence", "build_record", "request_hmac"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def build_record(evidence: Evidence) -> RunRecord:
 def _shown_config(prepared: Prepared) -> dict[str, Any]:
     """The configuration, with what names people in the request made a pseudonym."""
     config = prepared.config.as_dict()
+    absolute_paths(config)
     if prepared.config.privacy.show_ids:
         return config
     request = config["request"]
@@ -114,15 +116,20 @@ def _data(prepared: Prepared) -> dict[str, Any]:
 
 def _request(prepared: Prepared) -> dict[str, Any]:
     request = prepared.request
-    ids = sorted(prepared.train.ids[i] for i in request.forget)
     copies = sum(map(len, request.duplicates.values()))
     return {
         "missing": len(request.missing),
         "duplicates": copies,
         "duplicates_added": request.duplicates_added,
         "duplicates_left": 0 if request.duplicates_added else copies,
-        "hmac": hmac.new(prepared.salt, "\n".join(ids).encode(), hashlib.sha256).hexdigest(),
+        "hmac": request_hmac(prepared),
     }
+
+
+def request_hmac(prepared: Prepared) -> str:
+    """HMAC-SHA256 of the sorted ids to forget: equal for equal requests under one salt."""
+    ids = sorted(prepared.train.ids[i] for i in prepared.request.forget)
+    return hmac.new(prepared.salt, "\n".join(ids).encode(), hashlib.sha256).hexdigest()
 
 
 def _cost(evidence: Evidence) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from expunge import models as model_loading
 from expunge.audits.base import Tables
 from expunge.checks import Prepared
 from expunge.evidence import Evidence, build_record
-from expunge.fit import arguments, fit
+from expunge.fit import arguments, fit, plain
 from expunge.methods.base import Procedure, ProcedureContext
 from expunge.progress import Progress, trainer_stage
 from expunge.record import RunRecord
@@ -58,12 +58,15 @@ class Run:
         encoded = self._encode()
         with self._timed("load"):
             model, dtype = self._own_model()
-        before = model_loading.weights_sha256(model)
+            self._try_comparisons()
+        before = model_loading.weights_sha256(model.to(dtype))
+        model.to(torch.float32)
         original = self._score(model, encoded, "scoring the original")
         set_seed(config.seed)
         with self._timed("unlearn"):
             if isinstance(config.method, Procedure):
-                log = {"steps": 0, "reason": "a procedure, not a training loss", "history": [], "checks": []}
+                log: dict[str, Any] = {"steps": 0, "reason": "a procedure, not a training loss", "unchanged": False}
+                log.update(history=[], checks=[])
                 passes = self._retraining_passes(encoded) or 0.0
                 model = config.method.run(ProcedureContext(self._fit(encoded, "retraining"), config.seed))
             else:
@@ -94,7 +97,7 @@ class Run:
         for name, path in (("original", self.prepared.config.model.path), ("unlearned", audited)):
             model = self._load(path, "model.path" if name == "original" else "--model")
             scored.append([self._score(model, encoded, f"scoring the {name} model")])
-            hashes[name] = {"sha256": model_loading.weights_sha256(model)}
+            hashes[name] = {"sha256": model_loading.weights_sha256(model.to(self._saved_dtype(path, name)))}
         retrained, hashes["retrained"] = self._retrained(encoded)
         cost = before.cost
         self.check_passes = cost["checks"]
@@ -147,14 +150,16 @@ class Run:
         """A float32 model of our own to change, and the dtype it is to be saved in."""
         prepared = self.prepared
         if prepared.model is not None:
-            model = copy.deepcopy(prepared.model)
+            model = plain(copy.deepcopy(prepared.model))
             dtype = next(model.parameters()).dtype
             return model.to(_device(), torch.float32), dtype
-        settings = prepared.config.model
-        saved = model_loading.load_config(
-            settings.path, where="model.path", trust_remote_code=settings.trust_remote_code
-        ).dtype
-        return self._load(settings.path, "model.path"), saved if isinstance(saved, torch.dtype) else torch.float32
+        path = prepared.config.model.path
+        return self._load(path, "model.path"), self._saved_dtype(path, "model.path")
+
+    def _saved_dtype(self, path: str, where: str) -> torch.dtype:
+        trust = self.prepared.config.model.trust_remote_code
+        saved = model_loading.load_config(path, where=where, trust_remote_code=trust).dtype
+        return saved if isinstance(saved, torch.dtype) else torch.float32
 
     def _load(self, path: str, where: str) -> Any:
         trust = self.prepared.config.model.trust_remote_code
@@ -184,11 +189,11 @@ class Run:
                 config.seed,
                 settings.precision,
                 max_steps=self._steps(len(encoded["forget"])),
-                per_device_train_batch_size=settings.batch_size,
+                per_device_train_batch_size=-(-settings.batch_size // settings.accumulation),
                 gradient_accumulation_steps=settings.accumulation,
                 learning_rate=settings.learning_rate,
                 weight_decay=settings.weight_decay,
-                warmup_steps=min(settings.warmup, 0.999999),
+                warmup_steps=settings.warmup,
                 lr_scheduler_type=settings.scheduler,
                 max_grad_norm=settings.max_grad_norm,
             )
@@ -197,23 +202,28 @@ class Run:
                 model, args, method=config.method, task=task, forget=encoded["forget"], retain=encoded["retain"],
                 callbacks=[stop],
             )  # fmt: skip
+            cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
             with trainer_stage(trainer, self.progress, "unlearning"):
                 trainer.train()
+            plain(model)
+            if cached is not None:
+                model.config.use_cache = cached  # the trainer turns it off
         log = {
             "steps": trainer.state.global_step,
             "kept_step": stop.kept,
             "reason": stop.reason,
+            "unchanged": stop.kept == 0,
             "history": [{name: round(value, 6) for name, value in row.items()} for row in trainer.history],
-            "checks": [{"step": c.step, "forget": c.forget, "calibration": c.calibration} for c in stop.checks],
+            "checks": [asdict(check) for check in stop.checks],
         }
         return log, trainer.example_passes
 
     def _steps(self, records: int) -> int:
         settings = self.prepared.config.training
-        a_pass = -(-records // (settings.batch_size * settings.accumulation))
+        a_pass = -(-records // settings.batch_size)
         return max(settings.min_steps, round(settings.epochs * a_pass), 1)
 
-    def _accuracies(self, encoded: dict[str, Encoded]) -> Callable[[Any], tuple[float, float]]:
+    def _accuracies(self, encoded: dict[str, Encoded]) -> Callable[[Any], tuple[float, float, float, float]]:
         rng = np.random.default_rng([self.prepared.config.seed, 4])
         most = self.prepared.config.stop.sample
         samples = []
@@ -221,14 +231,14 @@ class Run:
             size = len(encoded[group])
             samples.append(encoded[group].take(sorted(rng.choice(size, min(most, size), replace=False).tolist())))
 
-        def evaluate(model: Any) -> tuple[float, float]:
+        def evaluate(model: Any) -> tuple[float, float, float, float]:
             self.check_passes += sum(map(len, samples)) / 3
             head = self._head(model, encoded)
             forget, calibration = (
                 score(model, head, s, self.prepared.task.collate, batch_size=self.prepared.config.audit.batch_size)
                 for s in samples
             )
-            return forget.accuracy, calibration.accuracy
+            return forget.accuracy, calibration.accuracy, forget.confidence, calibration.confidence
 
         return evaluate
 
@@ -250,6 +260,22 @@ class Run:
     def _retraining_passes(self, encoded: dict[str, Encoded]) -> float | None:
         recipe = self.prepared.recipe
         return None if recipe is None else recipe.epochs * len(encoded["retain"])
+
+    def _try_comparisons(self) -> None:
+        """Load what will be compared with once, so that a broken model is found before the work is done."""
+        retrain = self.prepared.config.retrain
+        for path in retrain.models:
+            self._load(path, "retrain.models")
+        if retrain.base is not None and self.prepared.recipe is not None:
+            labels = {"num_labels": len(self.prepared.task.label_names)}
+            trust = self.prepared.config.model.trust_remote_code
+            model_loading.load_model(
+                retrain.base,
+                self.prepared.task.auto_class,
+                where="retrain.base",
+                new_head=labels,
+                trust_remote_code=trust,
+            )
 
     def _retrained(self, encoded: dict[str, Encoded]) -> tuple[list[Tables], list[dict[str, Any]]]:
         config, recipe = self.prepared.config, self.prepared.recipe

@@ -126,7 +126,7 @@ def losses(record: RunRecord) -> str | None:
         return None
     sheet = _Sheet(4.6, 3.0)
     axis = sheet.axes[0]
-    parts = sorted(name for name in history[0] if name not in ("step", "loss") and not name.startswith("anchors_"))
+    parts = sorted(name for name in history[0] if name not in ("step", "loss") and not name.startswith("anchors"))
     for name, colour in zip(parts, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=False):
         axis.plot([row["step"] for row in history], [row[name] for row in history], color=colour, label=name)
     axis.set_xlabel("step")

@@ -6,22 +6,29 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from expunge.config import Recipe
 from expunge.models import load_model
 from expunge.progress import Progress, trainer_stage
 from expunge.tasks.base import Encoded
 
-__all__ = ["arguments", "fit"]
+__all__ = ["arguments", "fit", "plain"]
 
 
 def arguments(folder: str, seed: int, precision: str, **options: Any) -> Any:
     """`TrainingArguments` that leave no files, no reports and no console output; `options` are passed on."""
     from transformers import TrainingArguments
 
+    if options.get("lr_scheduler_type") == "constant" and options.get("warmup_steps"):
+        options["lr_scheduler_type"] = "constant_with_warmup"  # plain "constant" leaves the warm-up out
+    if 0 < options.get("warmup_steps", 0) <= 1:
+        options["warmup_steps"] = min(options["warmup_steps"], 0.999999)  # a share; 1 and more would be read as steps
     args = TrainingArguments(
         output_dir=folder,
         seed=seed,
         bf16=precision == "bfloat16",
+        use_cpu=torch.accelerator.current_accelerator() is None,  # lets bfloat16 run there
         optim="adamw_torch_fused",
         save_strategy="no",
         eval_strategy="no",
@@ -90,7 +97,7 @@ def fit(
             per_device_train_batch_size=recipe.batch_size,
             learning_rate=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
-            warmup_steps=_below_one(recipe.warmup),
+            warmup_steps=recipe.warmup,
             lr_scheduler_type=recipe.scheduler,
             train_sampling_strategy="group_by_length" if recipe.group_by_length else "random",
             remove_unused_columns=False,
@@ -99,8 +106,11 @@ def fit(
         trainer.model_accepts_loss_kwargs = False
         with trainer_stage(trainer, progress, name):
             trainer.train()
-    return model.eval()
+    return plain(model).eval()
 
 
-def _below_one(share: float) -> float:
-    return min(share, 0.999999)  # transformers reads 1 and more as a count of steps
+def plain(model: Any) -> Any:
+    """The model without the autocast wrapper that training may have put around its forward pass."""
+    from accelerate.utils import extract_model_from_parallel
+
+    return extract_model_from_parallel(model, keep_fp32_wrapper=False)

@@ -42,14 +42,15 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
     try:
         yield beside
-        os.chmod(beside, 0o755)
+        os.chmod(beside, 0o777 & ~_umask())
         for file in sorted(beside.rglob("*")):
             _sync(file)
         os.rename(beside, target)
         _sync(target.parent)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
-        raise RunError(f'writing "{target}" failed ({error.strerror}). Nothing was written.') from error
+        reason = error.strerror or error
+        raise RunError(f'writing "{target}" failed ({reason}). Nothing was written.') from error
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
@@ -70,6 +71,12 @@ def whole_file(path: str | Path, text: str) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise RunError(f'writing "{target}" failed ({error.strerror}).') from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # it can only be read by setting it
+    os.umask(mask)
+    return mask
 
 
 def _sync(path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.errors import Problem, UsageError
+from expunge.errors import Problem, RunError, UsageError
 from expunge.tasks.base import Batch
 
 __all__ = ["Head", "find_head", "inspect_folder", "load_config", "load_model", "load_tokenizer", "weights_sha256"]
@@ -104,7 +104,8 @@ def load_model(
         path: Folder or hub id.
         auto_class: Name of a transformers auto class.
         where: The setting, for messages.
-        new_head: For a base model that gets a fresh head: `num_labels`, `id2label`, `label2id`.
+        new_head: For a base model that gets a fresh head: `num_labels`, `id2label`, `label2id`. A head of that size that
+            the folder already has is kept.
         options: Passed on, e.g. `trust_remote_code`.
 
     Raises:
@@ -124,8 +125,11 @@ def load_model(
     except Exception as error:  # as in load_config
         raise UsageError(Problem(where, *_unloadable(path, error))) from None
     missing = sorted(info["missing_keys"])
-    if missing and not new_head:
-        way_out = "Give the fine-tuned model: its folder must hold the classification head too."
+    if new_head:  # a fresh head is what is wanted, and a pooler may be new too; the encoder must be there
+        inside = f"{model.base_model_prefix}."
+        missing = [key for key in missing if key.startswith(inside) and "pooler" not in key]
+    if missing:
+        way_out = "Give a whole model: a fine-tuned one with its classification head, or the base it was trained from."
         what = f'"{path}" lacks weights: {", ".join(missing[:4])}{" ..." if len(missing) > 4 else ""}'
         raise UsageError(Problem(where, what, way_out))
     broken = [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]
@@ -163,12 +167,21 @@ class Head:
         Returns:
             (U, H) inputs of the layer and (U, C) logits, both with their graph.
         """
+        caught = self.inputs(model, batch)
+        if caught is None:
+            raise RunError("the model's last linear layer took no part in a forward pass; its head must have changed.")
+        return caught
+
+    def inputs(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """As `run`; None where the layer takes no part in the pass."""
         caught: list[Tensor] = []
         hook = self.module.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
         try:
             logits = model(**batch.inputs).logits
         finally:
             hook.remove()
+        if not caught:
+            return None
         hidden = caught[-1]
         if hidden.dim() == 3:
             hidden = hidden[torch.arange(len(hidden), device=hidden.device), self._answer_positions(batch)]
@@ -195,11 +208,13 @@ def find_head(model: Any, probe: Batch) -> Head:
         with torch.inference_mode():
             for layer in reversed(layers):
                 head = Head(layer, pad)
-                try:
-                    hidden, logits = head.run(model, probe)
-                except IndexError:  # the layer took no part in the pass
+                caught = head.inputs(model, probe)
+                if caught is None:  # the layer took no part in the pass
                     continue
-                if hidden.dim() == 2 and torch.allclose(layer(hidden), logits, atol=1e-4, rtol=1e-4):
+                hidden, logits = caught
+                made = layer(hidden.to(layer.weight.dtype)).to(logits.dtype)
+                loose = 1e-4 if hidden.dtype == logits.dtype == torch.float32 else 5e-2  # under autocast
+                if hidden.dim() == 2 and torch.allclose(made, logits, atol=loose, rtol=loose):
                     return head
     finally:
         model.train(was_training)

@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from expunge.errors import Problem, UsageError
 
 __all__ = [
-    "Fraction", "NonNegative", "NonNegativeInt", "Options", "Positive", "PositiveInt", "Probability", "did_you_mean",
+    "Fraction", "NonNegative", "NonNegativeInt", "Options", "Positive", "PositiveInt", "Probability", "Seed", "did_you_mean",
     "option",
 ]  # fmt: skip
 
@@ -23,6 +23,7 @@ Fraction = Annotated[float, Gt(0), Lt(1)]
 Probability = Annotated[float, Ge(0), Le(1)]
 PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]
+Seed = Annotated[int, Ge(0), Lt(2**32)]
 
 
 def option(default: Any, help: str) -> Any:  # noqa: A002 - the word a user sees

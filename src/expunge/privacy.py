@@ -17,7 +17,7 @@ _LEAST_BYTES = 16
 
 def salt_path(chosen: str | None = None) -> Path:
     """Where the salt is: the file chosen, ``$EXPUNGE_SALT_FILE``, or ``expunge/salt`` in the user's config folder."""
-    if chosen or (chosen := os.environ.get("EXPUNGE_SALT_FILE")):
+    if chosen := chosen or os.environ.get("EXPUNGE_SALT_FILE"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "expunge" / "salt"
 
@@ -32,7 +32,7 @@ def read_salt(chosen: str | None = None) -> bytes:
         UsageError: A chosen file cannot be read or is too short, or the default place cannot be written.
     """
     path = salt_path(chosen)
-    made_here = chosen is None and "EXPUNGE_SALT_FILE" not in os.environ
+    made_here = chosen is None and not os.environ.get("EXPUNGE_SALT_FILE")
     try:
         if made_here and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -8,7 +8,9 @@ from pathlib import Path
 from expunge.checks import Inputs, check
 from expunge.config import RunConfig
 from expunge.errors import Problem, UsageError
+from expunge.evidence import request_hmac
 from expunge.execution import Run
+from expunge.models import inspect_folder
 from expunge.progress import Progress
 from expunge.record import RunRecord
 
@@ -55,8 +57,17 @@ def reaudit(
         way_out = "Name the ids again: --forget ids.txt."
         raise UsageError([*extra, Problem("request", "the record holds the request only as a pseudonym", way_out)])
     config = RunConfig.from_dict(record.config, sets, flags)
+    extra = [*extra, *inspect_folder(audited, where="--model")]
+    if not (config.model.path and config.data.train and config.data.held_out):
+        way_out = "Name what was in memory: --set model.path=... --set data.train=... --set data.held_out=..."
+        extra.append(Problem("audit", "the run was given objects in memory, which its record cannot name", way_out))
     prepared = check(config, Inputs(), extra)
-    if prepared.train.sha256() != record.data["sha256"]["train"]:
-        way_out = "Give the training data of the run, unchanged."
-        raise UsageError(Problem("data.train", "the training data are not those of the run (other hash)", way_out))
+    now = {"train": prepared.train, "calibration": prepared.calibration, "evaluation": prepared.evaluation}
+    changed = [name for name, records in now.items() if records.sha256() != record.data["sha256"][name]]
+    if changed:
+        what = f"the {' and '.join(changed)} records are not those of the run (other hash)"
+        raise UsageError(Problem("data", what, "Give the data of the run, unchanged."))
+    if request_hmac(prepared) != record.request["hmac"]:
+        way_out = "Give the request of the run (--forget ids.txt) and the same salt."
+        raise UsageError(Problem("request", "it is not that of the run, or the salt is another", way_out))
     return Run(prepared, progress or Progress()).audit_only(audited, record)

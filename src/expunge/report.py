@@ -7,15 +7,20 @@ from typing import Any
 
 from expunge import figures
 from expunge.record import RunRecord
-from expunge.summary import MODELS, facts, table
+from expunge.summary import MODELS, facts, table, warnings
 
 __all__ = ["render", "write"]
 
 _OUTCOMES = {"reached": "Verdict reached", "not reached": "Verdict not reached", "no power": "Cannot be decided"}
 
 
-def render(record: RunRecord) -> str:
-    """The report as HTML: inline SVG and CSS, everything escaped, no record text, ids as the record shows them."""
+def render(record: RunRecord, folder: str | None = None) -> str:
+    """The report as HTML: inline SVG and CSS, everything escaped, no record text, ids as the record shows them.
+
+    Args:
+        record: What was done and measured.
+        folder: Where the unlearned model lies, for the reader; the record itself does not depend on it.
+    """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -41,6 +46,8 @@ def render(record: RunRecord) -> str:
         facts=facts(record),
         headline=_OUTCOMES[record.verdict["outcome"]],
         drawings=drawings,
+        warnings=warnings(record),
+        folder=folder,
         settings=_flat(record.config),
     )
 

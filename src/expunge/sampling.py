@@ -41,7 +41,7 @@ class StepSampler:
         forget_labels: Classes of the forget records.
         retain_labels: Classes of the retained records.
         batch_size: Forget records a step.
-        retain_ratio: Retained records for each forget record; a step has at least two.
+        retain_ratio: Retained records in a step, as a multiple of `batch_size`; a step has at least two.
         seed: Seed of all draws.
     """
 

@@ -63,10 +63,6 @@ class Scores:
         self._declared("logits")
         return self._logits
 
-    def log_probabilities(self) -> Tensor:
-        """(U,) log-probability of each unit's label, in nats."""
-        return -functional.cross_entropy(self.logits, self.labels, reduction="none")
-
     def cross_entropy(self) -> Tensor:
         """Mean negative log-probability of the labels over the units, in nats."""
         return functional.cross_entropy(self.logits, self.labels)
@@ -118,6 +114,11 @@ class ScoreTable:
         """Share of correct predictions."""
         return float(self.correct.mean())
 
+    @cached_property
+    def confidence(self) -> float:
+        """Mean probability of the true label."""
+        return float(np.exp(-self.losses).mean())
+
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
     """log p_y - log(sum over c != y of p_c), in nats: the logit-scaled confidence (Carlini et al. 2022, arXiv 2112.03570).
@@ -163,7 +164,7 @@ def score(
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]
                 hidden, logits = head.run(model, collate(encoded, chosen).to(device))
-                rows.append((hidden.float().cpu(), logits.double().cpu()))
+                rows.append((hidden.float().cpu(), logits.cpu().double()))
                 if advance:
                     advance(len(chosen))
     finally:

@@ -20,11 +20,15 @@ class Check:
         step: Optimisation steps done.
         forget: Accuracy on the forget records (or the sample of them).
         calibration: Accuracy on the calibration records (or the sample of them).
+        forget_confidence: Mean probability of the true label on the forget records.
+        calibration_confidence: The same on the calibration records.
     """
 
     step: int
     forget: float
     calibration: float
+    forget_confidence: float
+    calibration_confidence: float
 
 
 def reason_to_stop(checks: Sequence[Check]) -> str | None:
@@ -36,20 +40,25 @@ def reason_to_stop(checks: Sequence[Check]) -> str | None:
 
 
 def best(checks: Sequence[Check]) -> Check:
-    """The check whose forget accuracy is nearest to what the original scores on records it never saw.
+    """The check whose confidence on forget records is nearest to the original's on records it never saw.
 
-    That target is calibration accuracy at the first check, before any step: a model that loses both accuracies alike
-    is not near it. What calibration accuracy has lost since counts against a check too.
+    Confidence (mean probability of the true label) instead of accuracy: it moves in small steps even for one record.
+    The target is calibration confidence at the first check, before any step: a model that loses both alike is not near
+    it. What calibration confidence has lost since counts against a check too.
     """
-    target = checks[0].calibration
-    return min(checks, key=lambda c: (abs(c.forget - target) + max(0.0, target - c.calibration), c.step))
+    target = checks[0].calibration_confidence
+
+    def distance(check: Check) -> float:
+        return abs(check.forget_confidence - target) + max(0.0, target - check.calibration_confidence)
+
+    return min(checks, key=lambda check: (distance(check), check.step))
 
 
 class AccuracyStop(TrainerCallback):
     """Checks every few steps, ends the run, and puts the best step's weights back.
 
     Args:
-        evaluate: model -> (forget accuracy, calibration accuracy); counts its own cost.
+        evaluate: model -> accuracy on forget and on calibration records, then confidence likewise; counts its own cost.
         every: Steps between checks.
         stop: Whether a reason to stop ends the run; the best step is kept either way.
 
@@ -59,7 +68,9 @@ class AccuracyStop(TrainerCallback):
         kept: The step whose weights were kept.
     """
 
-    def __init__(self, evaluate: Callable[[Any], tuple[float, float]], every: int, *, stop: bool = True) -> None:
+    def __init__(
+        self, evaluate: Callable[[Any], tuple[float, float, float, float]], every: int, *, stop: bool = True
+    ) -> None:
         self._evaluate = evaluate
         self._every = every
         self._stop = stop

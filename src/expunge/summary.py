@@ -6,7 +6,7 @@ from typing import Any
 
 from expunge.record import Measurement, RunRecord
 
-__all__ = ["interval", "print_summary", "table"]
+__all__ = ["MODELS", "facts", "interval", "print_summary", "table", "warnings"]
 
 MODELS = ("original", "unlearned", "retrained")
 
@@ -51,8 +51,35 @@ def print_summary(record: RunRecord) -> None:
     console.print(grid)
     verdict = record.verdict
     last = f"Verdict ({verdict['evidence']}, {verdict['outcome']}): {verdict['sentence']}"
-    for line in (*facts(record), last):
+    for line in (*facts(record), *warnings(record), last):
         console.print(line, markup=False)
+
+
+def warnings(record: RunRecord) -> list[str]:
+    """What the reader must not overlook."""
+    found = []
+    if record.training.get("unchanged"):
+        found.append(
+            "Nothing was changed: no step that was checked came nearer to how the original treats records it never saw, so "
+            "its weights were kept as they were. Lower stop.every and training.learning_rate, or raise training.epochs."
+        )
+    history = record.training["history"]
+    alone = sum(row.get("anchors_without_same_class", 0) for row in history)
+    if alone and alone == sum(row["anchors"] for row in history):
+        found.append(
+            "No forget record had a retained record of its class to be pushed away from: the forgetting term was 0. "
+            'To forget a whole class use the method contrastive with form = "class".'
+        )
+    if record.request["duplicates_left"]:
+        found.append(
+            f"Incomplete: {record.request['duplicates_left']} rows outside the request say the same as a requested one and "
+            "were retained; --with-duplicates forgets them too."
+        )
+    if record.request["missing"]:
+        found.append(f"{record.request['missing']} requested ids are not in the training data.")
+    if record.data["held_out_dropped"]:
+        found.append(f"{record.data['held_out_dropped']} held-out records that are also in training were left out.")
+    return found
 
 
 def facts(record: RunRecord) -> list[str]:

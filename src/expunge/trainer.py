@@ -129,6 +129,8 @@ class UnlearnTrainer(Trainer):
         _set_rng(rng_state)
         flat = [t for outputs in self._forward(model, inputs) if outputs is not None for t in outputs]
         shares = [(t * g).sum() for t, g in zip(flat, gradients, strict=True) if g is not None]
+        if not flat:  # fewer records than micro-batches: nothing to send back
+            return torch.zeros((), device=self.args.device, requires_grad=True)
         surrogate = torch.stack(shares).sum() if shares else sum(t.sum() * 0.0 for t in flat)
         loss = torch.tensor(self.history[-1]["loss"], device=self.args.device)
         # Trainer divides by the micro-batches; the cached gradients are those of the whole step already.

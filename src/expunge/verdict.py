@@ -10,7 +10,10 @@ from expunge.audits.base import AuditContext
 from expunge.scoring import ScoreTable
 from expunge.stats import Interval, auc
 
-__all__ = ["reached", "verdict"]
+__all__ = ["LEAST_RECORDS", "reached", "verdict"]
+
+LEAST_RECORDS = 20
+"""Forget records below which figures over them decide nothing."""
 
 
 def verdict(context: AuditContext, max_utility_loss: float) -> dict[str, Any]:
@@ -21,8 +24,9 @@ def verdict(context: AuditContext, max_utility_loss: float) -> dict[str, Any]:
 
     * ``reached`` when every criterion holds;
     * ``not reached`` when one does not;
-    * ``no power`` when all hold but the untouched original passes the forgetting criteria as well: the request is too
-      small, or was never memorised, for these figures to tell forgetting from remembering.
+    * ``no power`` when all hold but the untouched original passes the forgetting criteria as well (it was never
+      memorised, or the request is too small to tell), and in any case with fewer than 20 forget records: a bootstrap of
+      so few knows nothing.
 
     Criteria of forgetting are intervals of differences that must contain zero (of the AUC: 0.5); the criterion of
     utility is a point estimate.
@@ -53,11 +57,17 @@ def _judge(context: AuditContext, forgetting: Any, max_utility_loss: float) -> d
     criteria = forgetting(context, "unlearned")
     original_passes = all(criterion["holds"] for criterion in forgetting(context, "original"))
     criteria.append(_utility(context, max_utility_loss))
-    if not all(criterion["holds"] for criterion in criteria):
+    if _too_few(context) and criteria[-1]["holds"]:
+        outcome = "no power"
+    elif not all(criterion["holds"] for criterion in criteria):
         outcome = "not reached"
     else:
         outcome = "no power" if original_passes else "reached"
     return {"outcome": outcome, "criteria": criteria, "original_passes": original_passes}
+
+
+def _too_few(context: AuditContext) -> bool:
+    return len(context.models["original"][0]["forget"]) < LEAST_RECORDS
 
 
 def _criterion(name: str, interval: Interval, target: float) -> dict[str, Any]:
@@ -122,6 +132,11 @@ def _sentence(context: AuditContext, evidence: str, outcome: str, criteria: list
         return (
             f"Measured beside {beside}, these figures can no longer tell the forget records apart, "
             "and evaluation accuracy was kept."
+        )
+    if outcome == "no power" and _too_few(context):
+        return (
+            f"Measured beside {beside}: with fewer than {LEAST_RECORDS} forget records these figures decide nothing; look "
+            "at each record."
         )
     if outcome == "no power":
         return (

@@ -36,6 +36,8 @@ class LatentMap(Audit):
             retain, forget = tables[0]["retain"].hidden, tables[0]["forget"].hidden
             if min(retain.shape) < 2:
                 return AuditResult(not_measured="needs at least two retained records and two latent dimensions")
+            if float(retain.std(axis=0).max()) == 0:
+                return AuditResult(not_measured=f"all retained records lie at one point in the {model} model")
             pca = PCA(n_components=2, random_state=0).fit(retain)
             flat, turned = pca.transform(retain), np.eye(2)
             if reference is None:

@@ -16,20 +16,21 @@ __all__ = ["Membership"]
 
 @dataclass(frozen=True, kw_only=True)
 class Membership(Audit):
-    """Threshold attacks on the loss and on the margin, forget against evaluation records.
+    """Threshold attack on the loss or the margin, forget against evaluation records.
 
-    AUC with bootstrap interval: 0.5 when forget records look like records never seen; above it they are remembered,
-    below it they are over-forgotten, which gives them away as well. One threshold for all records is a weak attack: an
-    AUC near 0.5 is necessary, not sufficient (Carlini et al. 2022, arXiv 2112.03570; Hayes et al., arXiv 2403.01218).
+    Loss (-log p) and margin (log-odds of p) put records in the same order, so that one AUC holds for both. It is 0.5
+    when forget records look like records never seen; above it they are remembered, below it they are over-forgotten,
+    which gives them away as well. Bootstrap interval. One threshold for all records is a weak attack: an AUC near 0.5
+    is necessary, not sufficient (Carlini et al. 2022, arXiv 2112.03570; Hayes et al., arXiv 2403.01218).
     """
 
     points: PositiveInt = option(200, "points of the ROC curve kept for the report, at most")
 
     def run(self, context: AuditContext) -> AuditResult:
-        groups = ["forget", "evaluation"]
-        found = []
-        for name, read in (("AUC of the margin", lambda t: t.margins), ("AUC of the loss", lambda t: -t.losses)):
-            found += context.measure("membership", name, groups, read, auc, unit="AUC", direction="as retrained")
+        found = context.measure(
+            "membership", "membership AUC (loss or margin)", ["forget", "evaluation"], lambda t: t.margins, auc,
+            unit="AUC", direction="as retrained",
+        )  # fmt: skip
         return AuditResult(found, figure={"roc": self._roc(context), "margins": _histograms(context)})
 
     def _roc(self, context: AuditContext) -> dict[str, list[list[float]]]:

@@ -1,4 +1,7 @@
-"""Read records from files, saved datasets, hub ids and in-memory objects into plain columns. No text is cached on disk."""
+"""Read records from files, saved datasets, hub ids and in-memory objects into plain columns.
+
+Nothing is cached on disk but what `datasets` itself downloads for a hub id.
+"""
 
 from __future__ import annotations
 

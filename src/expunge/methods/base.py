@@ -51,8 +51,8 @@ class Method(Options):
     """A method that is a training loss.
 
     A subclass is a frozen dataclass: its fields are the hyperparameters, the TOML keys, the `show` table and the
-    report's rows. Three fields, where a subclass has them, shape the step: `views` (dropout views of each forget
-    record), `retain_ratio` (retained partners drawn for each forget record).
+    report's rows. Two fields, where a subclass has them, shape the step: `views` (dropout views of each forget
+    record) and `retain_ratio` (retained records in a step, as a multiple of its batch size).
 
     Attributes:
         needs: What `loss` reads of a step, of ``forget.hidden``, ``forget.logits``, ``retain.hidden`` and

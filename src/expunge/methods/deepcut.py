@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from expunge.errors import Problem, UsageError
 from expunge.methods.base import Method
 from expunge.options import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, option
 
@@ -52,6 +53,12 @@ class DeepCUT(Method):
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget.hidden", "retain.hidden", "retain.logits"})
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.partners == "views" and self.views < 2:
+            way_out = "Set views to 2 or more, or take partners from retain."
+            raise UsageError(Problem("method.views", "one view has no other view as its partner", way_out))
+
     def loss(self, step: Step) -> dict[str, Tensor]:
         from expunge import losses
 
@@ -66,6 +73,7 @@ class DeepCUT(Method):
     def counts(self, step: Step) -> dict[str, float]:
         _, _, same, other = self._sets(step)
         return {
+            "anchors": float(len(same)),
             "anchors_without_same_class": float((~same.any(dim=-1)).sum()),
             "anchors_without_other_class": float((~other.any(dim=-1)).sum()),
         }

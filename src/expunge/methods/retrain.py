@@ -7,7 +7,7 @@ from typing import Any
 
 from expunge.errors import RunError
 from expunge.methods.base import Procedure, ProcedureContext
-from expunge.options import NonNegativeInt, option
+from expunge.options import Seed, option
 
 __all__ = ["Retrain"]
 
@@ -29,7 +29,7 @@ class Retrain(Procedure):
         7
     """
 
-    seed: NonNegativeInt = option(1000, "seed of head initialisation, order and dropout")
+    seed: Seed = option(1000, "seed of head initialisation, order and dropout")
 
     def run(self, context: ProcedureContext) -> Any:
         if context.fit is None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from expunge.data.records import Records
 from expunge.errors import Problem, UsageError
 from expunge.tasks.base import Batch, Encoded
 
-__all__ = ["TextClassification", "class_numbers", "default_max_length"]
+__all__ = ["TextClassification", "class_numbers", "default_max_length", "longest_input"]
 
 _PAD_TO = 8
 
@@ -38,7 +40,8 @@ class TextClassification:
     def encode_texts(self, texts: Sequence[tuple[str, ...]], labels: Sequence[int] | None = None) -> Encoded:
         """Tokenise texts or pairs; without labels every one gets class 0."""
         columns = list(zip(*texts, strict=True))
-        output = self.tokenizer(
+        tokenizer = copy.deepcopy(self.tokenizer)  # truncation is a state of the tokenizer, and would be saved with it
+        output = tokenizer(
             list(columns[0]),
             list(columns[1]) if len(columns) == 2 else None,
             truncation=True,
@@ -55,13 +58,13 @@ class TextClassification:
             encoded: Tokenised records.
             positions: Which records.
             views: Copies of each record (dropout makes them differ). All first copies come first.
-            length: Least padded length; the result's is a multiple of 8.
+            length: Least padded length; the result's is a multiple of 8, or `max_length`.
         """
         import torch
 
         rows = [encoded.input_ids[i] for i in positions]
         width = max(max(map(len, rows)), length or 1)
-        width = -(-width // _PAD_TO) * _PAD_TO
+        width = max(width, min(-(-width // _PAD_TO) * _PAD_TO, self.max_length))
         pad = self.tokenizer.pad_token_id
         inputs = {
             "input_ids": torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows]),
@@ -76,38 +79,52 @@ class TextClassification:
         return Batch({k: v.repeat(views, 1) for k, v in inputs.items()}, labels.repeat(views), index.repeat(views))
 
 
-def default_max_length(tokenizer: Any, config: Any) -> int:
-    """The tokenizer's own limit, or what the model's positions allow where it names none."""
-    if tokenizer.model_max_length < 100_000:
-        return int(tokenizer.model_max_length)
-    positions = getattr(config, "max_position_embeddings", None) or 512
+def longest_input(config: Any) -> int | None:
+    """Tokens the model has positions for; None where it sets no limit."""
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if not positions or positions < 0:
+        return None
     offset = (config.pad_token_id or 0) + 1 if "roberta" in str(config.model_type) else 0
-    return int(min(positions - offset, 2048))
+    return int(positions - offset)
+
+
+def default_max_length(tokenizer: Any, config: Any) -> int:
+    """The tokenizer's own limit (2048 where it names none), but no more than the model has positions for."""
+    own = int(tokenizer.model_max_length) if tokenizer.model_max_length < 100_000 else 2048
+    return min(own, longest_input(config) or own)
 
 
 def class_numbers(values: Sequence[Any], label_names: Sequence[str], *, where: str) -> list[int]:
     """Class numbers of label values: names as in `label_names`, or numbers 0 ... C-1.
 
+    Where a name is itself a number ("1" to "5" stars), values are read as names only.
+
     Raises:
         UsageError: Values that are neither; the message shows up to five of them.
     """
     number_of = {name: number for number, name in enumerate(label_names)}
-    known: dict[Any, int] = {}
-    for value in dict.fromkeys(values):
-        if isinstance(value, str) and value in number_of:
-            known[value] = number_of[value]
-        elif not isinstance(value, bool) and isinstance(value, int | str):
-            text = str(value).strip()
-            if text.isascii() and text.isdigit() and int(text) < len(label_names):
-                known[value] = int(text)
-    unknown = [value for value in dict.fromkeys(values) if value not in known]
+    if not any(name.strip().isdigit() for name in label_names):
+        number_of.update({str(number): number for number in range(len(label_names))})
+    found = [number_of.get(_as_name(value)) for value in values]
+    unknown = list(dict.fromkeys(repr(value) for value, number in zip(values, found, strict=True) if number is None))
     if unknown:
-        rows = sum(value not in known for value in values)
-        shown = ", ".join(repr(value) for value in unknown[:5]) + (" ..." if len(unknown) > 5 else "")
+        rows = sum(number is None for number in found)
+        shown = ", ".join(unknown[:5]) + (" ..." if len(unknown) > 5 else "")
         names = ", ".join(label_names[:12]) + (" ..." if len(label_names) > 12 else "")
         way_out = (
             f"The model knows {len(label_names)} classes: {names} (or their numbers). "
             "Mend the labels, or give the names in the model's order with data.labels (--labels)."
         )
         raise UsageError(Problem(where, f"{rows} records have labels the model does not know: {shown}", way_out))
-    return [known[value] for value in values]
+    return [number for number in found if number is not None]
+
+
+def _as_name(value: Any) -> str:
+    """A label as text: whole numbers without their decimals; what is neither text nor a whole number as no label."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return ""

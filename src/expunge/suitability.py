@@ -1,0 +1,144 @@
+"""Whether models can be erased from and compared with, judged before any weight loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from expunge import models
+from expunge.config import Recipe, RunConfig, read_recipe
+from expunge.errors import Collector, Problem, UsageError
+from expunge.methods.base import Procedure
+from expunge.tasks.text_classification import default_max_length, longest_input
+
+__all__ = ["comparisons", "label_names", "max_length", "original"]
+
+
+def original(config: RunConfig, model: Any, tokenizer: Any, found: Collector) -> tuple[Any, Any]:
+    """Configuration and tokenizer of the model to erase from, given in memory or named; None where they cannot be had."""
+    if model is not None:
+        if tokenizer is None:
+            found.problems.append(Problem("tokenizer", "none is given", "Give the model's tokenizer with the model."))
+        elif getattr(tokenizer, "pad_token_id", None) is None:
+            way_out = "Set one: tokenizer.pad_token = ..., model.config.pad_token_id = ..."
+            found.problems.append(Problem("tokenizer", "it has no padding token", way_out))
+        if hasattr(model, "peft_config"):
+            way_out = "Merge the adapter first: model.merge_and_unload()."
+            found.problems.append(Problem("model", "it carries an adapter", way_out))
+        found.problems.extend(_unsuitable(model.config, type(model).__name__))
+        return model.config, tokenizer
+    path, trust = config.model.path, config.model.trust_remote_code
+    found.problems.extend(models.inspect_folder(path, where="model.path"))
+    if not path or (models.is_local(path) and not (Path(path) / "config.json").is_file()):
+        return None, None
+    model_config = found.run(models.load_config, path, where="model.path", trust_remote_code=trust)
+    if model_config is None:
+        return None, None
+    found.problems.extend(_unsuitable(model_config, (model_config.architectures or ["a model of unknown kind"])[0]))
+    tokenizer = found.run(models.load_tokenizer, path, where="model.path", trust_remote_code=trust)
+    return model_config, tokenizer
+
+
+def _unsuitable(model_config: Any, architecture: str) -> list[Problem]:
+    problems = []
+    if not architecture.endswith("ForSequenceClassification"):
+        way_out = "Give a fine-tuned text classifier (AutoModelForSequenceClassification)."
+        problems.append(Problem("model.path", f"the model is {architecture}, not a text classifier", way_out))
+    elif model_config.problem_type in ("multi_label_classification", "regression") or model_config.num_labels < 2:
+        kind = model_config.problem_type or "one with a single output"
+        what = f"the model is of the kind {kind}"
+        problems.append(Problem("model.path", what, "Only single-label classification is supported for now."))
+    if getattr(model_config, "quantization_config", None):
+        way_out = "Quantised weights cannot be trained; give the model before quantisation."
+        problems.append(Problem("model.path", "the model is quantised", way_out))
+    if model_config.pad_token_id is None:
+        way_out = "Set model.config.pad_token_id to the tokenizer's and save the model again."
+        problems.append(Problem("model.path", "the model's config names no padding token", way_out))
+    if sorted(model_config.id2label) != list(range(model_config.num_labels)):
+        way_out = "Number the classes 0, 1, 2 ... in config.json."
+        problems.append(Problem("model.path", f"id2label has the keys {sorted(model_config.id2label)}", way_out))
+    return problems
+
+
+def max_length(config: RunConfig, tokenizer: Any, model_config: Any) -> int:
+    """Tokens a text is cut to.
+
+    Raises:
+        UsageError: More than the model has positions for.
+    """
+    chosen, most = config.model.max_length, longest_input(model_config)
+    if chosen is not None and most is not None and chosen > most:
+        what = f"{chosen} tokens are more than the model has positions for"
+        raise UsageError(Problem("model.max_length", what, f"Give at most {most}."))
+    return chosen or default_max_length(tokenizer, model_config)
+
+
+def label_names(config: RunConfig, model_config: Any) -> tuple[str, ...]:
+    """Class names in the model's order: its own, or those of the config.
+
+    Raises:
+        UsageError: The config names too few, too many, or one twice.
+    """
+    count = model_config.num_labels
+    if config.data.labels:
+        if len(config.data.labels) != count or len(set(config.data.labels)) != count:
+            what = f"{len(set(config.data.labels))} different names are given for {count} classes"
+            raise UsageError(Problem("data.labels", what, "Give every class one name, in the model's order."))
+        return config.data.labels
+    return tuple(str(model_config.id2label.get(i, i)) for i in range(count))
+
+
+def comparisons(config: RunConfig, model_config: Any, found: Collector) -> Recipe | None:
+    """Whether what is to be compared with can be compared with; the recipe of retrained models.
+
+    Raises:
+        UsageError: Retraining is asked for without base or recipe, or the recipe is wrong. Other problems go to `found`.
+    """
+    retrain = config.retrain
+    for path in retrain.models:
+        problems = models.inspect_folder(path, where="retrain.models")
+        found.problems.extend(problems)
+        other = found.run(models.load_config, path, where="retrain.models") if not problems else None
+        if other is not None and model_config is not None and other.id2label != model_config.id2label:
+            way_out = "A retrained model must have the same classes in the same order."
+            found.problems.append(Problem("retrain.models", f'"{path}" has other classes than the model', way_out))
+    if config.audit.require == "retrain-compared" and not retrain.enabled and not retrain.models:
+        way_out = "Add --retrain with --base and --recipe, or --retrained FOLDER; or require population."
+        what = "retrain-compared is required, but there is no retrained model to compare with"
+        found.problems.append(Problem("audit.require", what, way_out))
+    wanted = retrain.enabled or isinstance(config.method, Procedure)
+    if wanted and (retrain.base is None or retrain.recipe is None):
+        missing = [name for name, value in (("base", retrain.base), ("recipe", retrain.recipe)) if value is None]
+        way_out = (
+            "Retraining needs the model the original was fine-tuned from (--base PATH) and how (--recipe recipe.toml "
+            "with epochs, learning_rate, batch_size, max_length, seed). Without them leave retraining out: the "
+            "evidence is then population-only."
+        )
+        what = f"retraining is asked for without {' and '.join('retrain.' + name for name in missing)}"
+        raise UsageError(Problem("retrain", what, way_out))
+    if retrain.base is not None:
+        problems = models.inspect_folder(retrain.base, where="retrain.base")
+        found.problems.extend(problems)
+        trust = config.model.trust_remote_code
+        base = None
+        if not problems:
+            base = found.run(models.load_config, retrain.base, where="retrain.base", trust_remote_code=trust)
+        if retrain.base == config.model.path:
+            what = "it is the fine-tuned model itself, which has seen the records"
+            found.problems.append(Problem("retrain.base", what, "Give the model it was fine-tuned from."))
+        elif base is not None and model_config is not None and base.model_type != model_config.model_type:
+            what = f"it is a {base.model_type}, the model a {model_config.model_type}"
+            found.problems.append(Problem("retrain.base", what, "Give the base the model was fine-tuned from."))
+        elif base is not None and model_config is not None and _vocabulary(base) != _vocabulary(model_config):
+            what = f"its vocabulary has {_vocabulary(base)} tokens, the model's {_vocabulary(model_config)}"
+            found.problems.append(Problem("retrain.base", what, "Give the base the model was fine-tuned from."))
+    recipe = read_recipe(retrain.recipe) if retrain.recipe is not None else None
+    most = longest_input(model_config) if model_config is not None else None
+    if recipe is not None and recipe.max_length is not None and most is not None and recipe.max_length > most:
+        what = f"{recipe.max_length} tokens are more than the model has positions for"
+        raise UsageError(Problem("recipe.max_length", what, f"Give at most {most}."))
+    return recipe
+
+
+def _vocabulary(model_config: Any) -> int | None:
+    return getattr(model_config, "vocab_size", None)
