@@ -130,7 +130,7 @@ def test_over_forgetting_is_caught_as_loudly() -> None:
 def test_lost_utility_is_caught() -> None:
     judged = verdict(context(tables(0.7, 0.0, evaluation=0.7)), 0.03)
     assert judged["outcome"] == "not reached"
-    assert "lost too much accuracy" in judged["sentence"]
+    assert "evaluation accuracy changed by -0.100, allowed is -0.030" in judged["sentence"]
 
 
 def test_a_test_the_original_passes_decides_nothing() -> None:

@@ -72,6 +72,16 @@ def jsonl(tmp: Path, change: dict[str, object]) -> Path:
     return tmp / "data.jsonl"
 
 
+def replaced(path: Path, old: str, new: str) -> Path:
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    return path
+
+
+def encoded(source: Path, path: Path, encoding: str) -> Path:
+    path.write_text(source.read_text(encoding="utf-8"), encoding=encoding)
+    return path
+
+
 def set_(*words: str) -> Change:
     return lambda job, tmp: {"set": list(words)}
 
@@ -246,6 +256,17 @@ CASES: list[tuple[str, Change, list[str]]] = [
     ("a label that is a list", lambda j, t: {"data": jsonl(t, {"label": ["water", "music"]})}, ["['water', 'music']"]),
     ("a cut emoji", lambda j, t: {"data": jsonl(t, {"text": "\ud83d"})}, ["broken Unicode", "row 1"]),
     ("no text at all", lambda j, t: {"data": jsonl(t, {"text": None})}, ["1 rows have no text", "row 1"]),
+    (
+        "a semicolon file",
+        lambda j, t: {"data": shutil.copy(j.train, t / "s.csv") and replaced(t / "s.csv", ",", ";")},
+        ["s.csv", "separated by semicolons", "commas"],
+    ),
+    (
+        "a UTF-16 file",
+        lambda j, t: {"data": encoded(j.train, t / "u.csv", "utf-16")},
+        ["u.csv", "not UTF-8", "save it as UTF-8"],
+    ),
+    ("ids without an id column", options(id=None), ["No id column is named (--id)", "as rows"]),
     ("negative seed", options(seed=-1), ["seed", "-1", "0 or more"]),
 ]
 
@@ -271,7 +292,7 @@ def test_it_is_refused_with_the_way_out(
     for word in words:
         assert word in error
     assert "Traceback" not in error
-    assert "nothing was written" in error
+    assert "nothing was done" in error
     assert (digest(job.folder), digest(tmp_path)) == before
     assert not (tmp_path / "out").exists()
 

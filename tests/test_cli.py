@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Job
+from expunge.errors import UsageError
 from expunge.record import RunRecord
 
 QUICK = ["--set", "training.min_steps=12", "--set", "audit.bootstrap=200", "--set", "training.learning_rate=2e-3"]
@@ -237,6 +238,25 @@ def test_audit_report_show_and_list(ran, job: Job, tmp_path: Path) -> None:
     listed = json.loads(expunge("list", "--json").stdout)
     assert set(listed) == {"methods", "audits", "tasks"}
     assert "deepcut" in listed["methods"]
+
+
+def test_an_audit_of_something_else_is_refused(ran, job: Job, tmp_path: Path) -> None:
+    """Another request, other data, a typing mistake in the model's name: the old training log would stand beside them."""
+    from expunge.reaudit import reaudit
+
+    fewer = tmp_path / "ids.txt"
+    fewer.write_text("\n".join(job.ids.read_text(encoding="utf-8").split()[:20]), encoding="utf-8")
+    with pytest.raises(UsageError, match="not that of the run"):
+        reaudit(ran[0], forget=str(fewer))
+    half = tmp_path / "half.csv"
+    half.write_text("\n".join(job.held_out.read_text(encoding="utf-8").splitlines()[:101]), encoding="utf-8")
+    with pytest.raises(UsageError, match="the calibration and evaluation records are not those of the run"):
+        reaudit(ran[0], sets=[f"data.held_out={half}"])
+    with pytest.raises(UsageError, match=r'--model: "\./typo" is no folder'):
+        reaudit(ran[0], model="./typo")
+    (tmp_path / "salt").write_bytes(b"another salt of the tests")
+    with pytest.raises(UsageError, match="or the salt is another"):
+        reaudit(ran[0], sets=[f"privacy.salt_file={tmp_path / 'salt'}"])
 
 
 def test_retrain_as_a_method(job: Job, tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def _records(columns: sources.Columns, config: RunConfig, names: Sequence[str], 
     if with_ids and config.data.id is not None:
         ids = found.run(_given_ids, columns[config.data.id], config.data.id, where) or []
     found.finish()
-    return Records(tuple(ids or content_ids(texts, labels)), tuple(texts), tuple(labels))
+    return Records(tuple(ids or content_ids(texts, labels)), tuple(texts), tuple(labels), made_ids=not ids)
 
 
 def _given_ids(values: Sequence[Any], column: str, where: str) -> list[str]:

@@ -62,7 +62,7 @@ def _shown_as_usage(error: Any) -> bool:
 def _complain(error: ExpungeError) -> None:
     if isinstance(error, UsageError):
         count = len(error.problems)
-        print(f"expunge: {count} problem{'s' if count > 1 else ''}; nothing was written.", file=sys.stderr)
+        print(f"expunge: {count} problem{'s' if count > 1 else ''}; nothing was done.", file=sys.stderr)
         for problem in error.problems:
             print(f"  - {problem}", file=sys.stderr)
     else:
@@ -82,7 +82,8 @@ def _quiet_libraries() -> Iterator[None]:
 
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        logging.getLogger("accelerate").setLevel(logging.ERROR)
+        for name in ("accelerate", "huggingface_hub", "datasets", "httpx"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong there is said in our own words
         yield
 
 
@@ -181,6 +182,11 @@ def _warn(prepared: Any) -> None:
     if request.missing:
         shown = ", ".join(request.missing[:10]) + (" ..." if len(request.missing) > 10 else "")
         print(f"{len(request.missing)} requested ids are not in the data (allowed): {shown}", file=sys.stderr)
+    empty = sum(not "".join(text).strip() for text in prepared.train.texts)
+    if empty:
+        print(f"{empty} training records have an empty text.", file=sys.stderr)
+    if prepared.dropped:
+        print(f"{prepared.dropped} held-out records that are also in training are left out.", file=sys.stderr)
     if prepared.halved:
         print("Held-out was split by hash into a calibration and an evaluation half.", file=sys.stderr)
 

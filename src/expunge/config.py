@@ -93,7 +93,7 @@ class TrainingConfig(_Section):
     """How the unlearning is trained."""
 
     epochs: Positive = option(4.0, "passes over the forget records at most; the stop rule may end earlier")
-    min_steps: NonNegativeInt = option(40, "steps allowed at least, however few records there are to forget")
+    min_steps: NonNegativeInt = option(40, "the limit on steps is never below this, however few records there are")
     batch_size: PositiveInt = option(16, "forget records a step")
     accumulation: PositiveInt = option(1, "micro-batches a step is cut into: the same loss in less memory")
     learning_rate: Positive = option(1e-4, "peak learning rate of AdamW")
@@ -109,8 +109,8 @@ class StopConfig(_Section):
     """When unlearning ends."""
 
     rule: Literal["accuracy", "none"] = option("accuracy", "end when forget accuracy is no longer above calibration's")
-    every: PositiveInt = option(10, "steps between checks")
-    sample: PositiveInt = option(256, "records of the forget and of the calibration set scored in a check, at most")
+    every: PositiveInt | None = option(None, "steps between checks; left out: a pass over the forget records, 2 to 10")
+    sample: PositiveInt = option(256, "forget and calibration records scored in a check, at most")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

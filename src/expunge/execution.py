@@ -24,6 +24,7 @@ from expunge.progress import Progress, trainer_stage
 from expunge.record import RunRecord
 from expunge.scoring import score
 from expunge.stopping import AccuracyStop
+from expunge.summary import LEAST_FIT, unfit
 from expunge.tasks.base import Encoded
 from expunge.trainer import UnlearnTrainer
 
@@ -45,7 +46,7 @@ class Run:
 
     prepared: Prepared
     progress: Progress = field(default_factory=Progress)
-    timings: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=lambda: {"started_unix": round(time.time(), 1)})
     check_passes: float = 0.0
 
     def carry_out(self) -> tuple[Any, RunRecord]:
@@ -62,6 +63,8 @@ class Run:
         before = model_loading.weights_sha256(model.to(dtype))
         model.to(torch.float32)
         original = self._score(model, encoded, "scoring the original")
+        if original["retain"].accuracy < LEAST_FIT:
+            self.progress.note(unfit(original["retain"].accuracy))
         set_seed(config.seed)
         with self._timed("unlearn"):
             if isinstance(config.method, Procedure):
@@ -197,7 +200,9 @@ class Run:
                 lr_scheduler_type=settings.scheduler,
                 max_grad_norm=settings.max_grad_norm,
             )
-            stop = AccuracyStop(self._accuracies(encoded), config.stop.every, stop=config.stop.rule == "accuracy")
+            a_pass = -(-len(encoded["forget"]) // settings.batch_size)
+            every = config.stop.every or min(10, max(2, a_pass))
+            stop = AccuracyStop(self._accuracies(encoded), every, stop=config.stop.rule == "accuracy")
             trainer = UnlearnTrainer(
                 model, args, method=config.method, task=task, forget=encoded["forget"], retain=encoded["retain"],
                 callbacks=[stop],
@@ -226,10 +231,12 @@ class Run:
     def _accuracies(self, encoded: dict[str, Encoded]) -> Callable[[Any], tuple[float, float, float, float]]:
         rng = np.random.default_rng([self.prepared.config.seed, 4])
         most = self.prepared.config.stop.sample
+        forget = min(most, len(encoded["forget"]))
         samples = []
-        for group in ("forget", "calibration"):
+        # Calibration records in proportion, so that a small request stays cheap to check.
+        for group, count in (("forget", forget), ("calibration", min(most, max(64, 4 * forget)))):
             size = len(encoded[group])
-            samples.append(encoded[group].take(sorted(rng.choice(size, min(most, size), replace=False).tolist())))
+            samples.append(encoded[group].take(sorted(rng.choice(size, min(count, size), replace=False).tolist())))
 
         def evaluate(model: Any) -> tuple[float, float, float, float]:
             self.check_passes += sum(map(len, samples)) / 3

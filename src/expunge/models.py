@@ -67,6 +67,8 @@ def load_config(path: str, *, where: str, trust_remote_code: bool = False) -> An
 
 def _unloadable(path: str, error: Exception) -> tuple[str, str]:
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if not is_local(path):
+        reason = f"there is no such folder here, and as a hub id: {reason}"
     return f'"{path}" cannot be loaded ({reason.rstrip(".")})', "Give a folder written by save_pretrained, or a hub id."
 
 

@@ -67,7 +67,8 @@ class RunRecord:
         verdict: Evidence class, outcome, criteria, and a sentence.
         figures: Data of the report's figures.
         records: One row a forget record: shown id, and what the models say of it.
-        timings: Wall-clock seconds a stage. The only part that differs between two equal runs.
+        timings: Wall-clock seconds a stage, and when the run began (seconds since 1970, UTC). The only part that differs
+            between two equal runs.
         schema: Version of this layout.
     """
 

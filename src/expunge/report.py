@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
 
@@ -48,6 +49,7 @@ def render(record: RunRecord, folder: str | None = None) -> str:
         drawings=drawings,
         warnings=warnings(record),
         folder=folder,
+        began=datetime.fromtimestamp(record.timings["started_unix"], UTC).strftime("%Y-%m-%d %H:%M"),
         settings=_flat(record.config),
     )
 

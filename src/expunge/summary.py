@@ -6,7 +6,7 @@ from typing import Any
 
 from expunge.record import Measurement, RunRecord
 
-__all__ = ["MODELS", "facts", "interval", "print_summary", "table", "warnings"]
+__all__ = ["LEAST_FIT", "MODELS", "facts", "interval", "print_summary", "table", "unfit", "warnings"]
 
 MODELS = ("original", "unlearned", "retrained")
 
@@ -55,9 +55,24 @@ def print_summary(record: RunRecord) -> None:
         console.print(line, markup=False)
 
 
+LEAST_FIT = 0.6
+"""Accuracy of an original on its own training records below which something is probably mixed up."""
+
+
+def unfit(accuracy: float) -> str:
+    """What to say of an original that does not fit the data it is said to be trained on."""
+    return (
+        f"The original is right on only {accuracy:.0%} of the training records. Are these its training data, and --labels, "
+        "--label and --model as they should be?"
+    )
+
+
 def warnings(record: RunRecord) -> list[str]:
     """What the reader must not overlook."""
     found = []
+    fit = record.find("accuracy", "original", "retain")
+    if fit is not None and fit.value < LEAST_FIT:
+        found.append(unfit(fit.value))
     if record.training.get("unchanged"):
         found.append(
             "Nothing was changed: no step that was checked came nearer to how the original treats records it never saw, so "
@@ -79,7 +94,15 @@ def warnings(record: RunRecord) -> list[str]:
         found.append(f"{record.request['missing']} requested ids are not in the training data.")
     if record.data["held_out_dropped"]:
         found.append(f"{record.data['held_out_dropped']} held-out records that are also in training were left out.")
+    if record.verdict["outcome"] == "not reached":
+        found.append(_hint(record.verdict["classes"][record.verdict["evidence"]]["criteria"]))
     return found
+
+
+def _hint(criteria: list[dict[str, Any]]) -> str:
+    if any(criterion["side"] == "low" for criterion in criteria):
+        return "To try: --set training.learning_rate=... lower, --set stop.every=... smaller, or a smaller forgetting weight."
+    return "To try: --set training.epochs=... higher, or --set training.learning_rate=... higher."
 
 
 def facts(record: RunRecord) -> list[str]:

@@ -147,7 +147,8 @@ def _sentence(context: AuditContext, evidence: str, outcome: str, criteria: list
     for criterion in criteria:
         if not criterion["holds"]:
             if criterion["name"].startswith("evaluation accuracy"):
-                reasons.append("the model lost too much accuracy")
+                allowed = criterion["target"]
+                reasons.append(f"evaluation accuracy changed by {criterion['value']:+.3f}, allowed is {allowed:+.3f}")
             else:
                 kind = "remembered" if criterion["side"] == "high" else "over-forgotten"
                 reasons.append(f"forget records are {kind} ({criterion['name']} {criterion['value']:+.3f})")

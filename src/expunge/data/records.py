@@ -20,11 +20,13 @@ class Records:
         ids: A stable, unique string for each record.
         texts: A tuple of one text, or of two for a pair, for each record.
         labels: Class number of each record.
+        made_ids: Whether the ids were made from content.
     """
 
     ids: tuple[str, ...]
     texts: tuple[tuple[str, ...], ...]
     labels: tuple[int, ...]
+    made_ids: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -35,6 +37,7 @@ class Records:
             tuple(self.ids[i] for i in positions),
             tuple(self.texts[i] for i in positions),
             tuple(self.labels[i] for i in positions),
+            self.made_ids,
         )
 
     def sha256(self) -> str:

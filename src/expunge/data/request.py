@@ -80,7 +80,9 @@ def _read_file(path: Path, data_id: str | None, content_key: Any) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        way_out = "Give a text file with one id a line, or a .csv, .jsonl or .parquet file."
+        way_out = (
+            "Give a text file with one id a line, or a .csv, .jsonl or .parquet file; single ids: --set request.ids=..."
+        )
         raise UsageError(Problem("request.file", f'"{path}" cannot be read ({reason})', way_out)) from None
     return [line.strip() for line in lines if line.strip()]
 
@@ -138,6 +140,11 @@ def resolve(
         shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
         what = f"{len(missing)} of {len(ids or ())} requested ids are not in the training data: {shown}"
         way_out = "Check the ids and data.id; --allow-missing goes on with those found, when there are any."
+        if records.made_ids:
+            way_out = (
+                "No id column is named (--id), so ids are made from content: name it, or give the request as rows with the "
+                "same text and label columns (.csv, .jsonl, .parquet)."
+            )
         raise UsageError(Problem("request", what, way_out))
     copies = exact_duplicates(records.texts, positions)
     named = {records.ids[i]: tuple(records.ids[j] for j in rows) for i, rows in copies.items()}

@@ -90,7 +90,17 @@ def _first_line(error: Exception) -> str:
 def _read_csv(path: Path, separator: str = ",") -> Columns:
     import pandas
 
-    frame = pandas.read_csv(path, dtype=str, keep_default_na=False, sep=separator, encoding="utf-8-sig")
+    try:
+        frame = pandas.read_csv(path, dtype=str, keep_default_na=False, sep=separator, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from None
+    except pandas.errors.ParserError as error:
+        with path.open(encoding="utf-8-sig") as file:
+            semicolons = file.readline().count(";")
+        hint = "; its values seem to be separated by semicolons: save it with commas" if semicolons else ""
+        raise ValueError(_first_line(error) + hint) from None
+    if len(frame.columns) == 1 and ";" in str(frame.columns[0]):
+        raise ValueError("its values seem to be separated by semicolons: save it with commas, or as .tsv with tabs")
     return {str(name): frame[name].tolist() for name in frame.columns}
 
 
