@@ -131,7 +131,7 @@ def _sentence(context: AuditContext, evidence: str, outcome: str, criteria: list
     if outcome == "reached":
         return (
             f"Measured beside {beside}, these figures can no longer tell the forget records apart, "
-            "and evaluation accuracy was kept."
+            f"and evaluation accuracy changed by {criteria[-1]['value']:+.3f} (allowed is {criteria[-1]['target']:+.3f})."
         )
     if outcome == "no power" and _too_few(context):
         return (
