@@ -68,8 +68,12 @@ class Run:
         set_seed(config.seed)
         with self._timed("unlearn"):
             if isinstance(config.method, Procedure):
-                log: dict[str, Any] = {"steps": 0, "reason": "a procedure, not a training loss", "unchanged": False}
-                log.update(history=[], checks=[])
+                log: dict[str, Any] = {
+                    "steps": 0,
+                    "reason": "a procedure, not a training loss",
+                    "history": [],
+                    "checks": [],
+                }
                 passes = self._retraining_passes(encoded) or 0.0
                 model = config.method.run(ProcedureContext(self._fit(encoded, "retraining"), config.seed))
             else:
@@ -217,7 +221,6 @@ class Run:
             "steps": trainer.state.global_step,
             "kept_step": stop.kept,
             "reason": stop.reason,
-            "unchanged": stop.kept == 0,
             "history": [{name: round(value, 6) for name, value in row.items()} for row in trainer.history],
             "checks": [asdict(check) for check in stop.checks],
         }

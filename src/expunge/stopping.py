@@ -44,14 +44,15 @@ def best(checks: Sequence[Check]) -> Check:
 
     Confidence (mean probability of the true label) instead of accuracy: it moves in small steps even for one record.
     The target is calibration confidence at the first check, before any step: a model that loses both alike is not near
-    it. What calibration confidence has lost since counts against a check too.
+    it. What calibration confidence has lost since counts against a check too. The first check itself is the original,
+    which is no answer to a request: it is the best only as long as there is no other.
     """
     target = checks[0].calibration_confidence
 
     def distance(check: Check) -> float:
         return abs(check.forget_confidence - target) + max(0.0, target - check.calibration_confidence)
 
-    return min(checks, key=lambda check: (distance(check), check.step))
+    return min(checks[1:] or checks, key=lambda check: (distance(check), check.step))
 
 
 class AccuracyStop(TrainerCallback):

@@ -73,11 +73,6 @@ def warnings(record: RunRecord) -> list[str]:
     fit = record.find("accuracy", "original", "retain")
     if fit is not None and fit.value < LEAST_FIT:
         found.append(unfit(fit.value))
-    if record.training.get("unchanged"):
-        found.append(
-            "Nothing was changed: no step that was checked came nearer to how the original treats records it never saw, so "
-            "its weights were kept as they were. Lower stop.every and training.learning_rate, or raise training.epochs."
-        )
     history = record.training["history"]
     alone = sum(row.get("anchors_without_same_class", 0) for row in history)
     if alone and alone == sum(row["anchors"] for row in history):
