@@ -9,6 +9,7 @@ import torch
 from transformers import PrinterCallback
 
 from expunge import ContrastiveUnlearning, DeepCUT, FineTune, GradientDifference
+from expunge.config import TrainingConfig
 from expunge.errors import NonFiniteLossError
 from expunge.fit import arguments
 from expunge.methods.base import Method
@@ -38,8 +39,8 @@ def model_without_dropout():
 def train(tmp_path: Path, method: Method, *, batch: int, accumulation: int, model=None, steps: int = 3, **changes):
     model = model or model_without_dropout()
     args = arguments(
-        str(tmp_path), 7, "float32", per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation,
-        learning_rate=0.05, max_steps=steps, lr_scheduler_type="constant", **changes,
+        str(tmp_path), 7, TrainingConfig(learning_rate=0.05), per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation, max_steps=steps, **changes,
     )  # fmt: skip
     args.optim = "sgd"
     trainer = UnlearnTrainer(model, args, method=method, task=TASK, forget=encoded(11, 1), retain=encoded(60, 2))

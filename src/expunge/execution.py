@@ -168,10 +168,10 @@ class Run:
         saved = model_loading.load_config(path, where=where, trust_remote_code=trust).dtype
         return saved if isinstance(saved, torch.dtype) else torch.float32
 
-    def _load(self, path: str, where: str) -> Any:
+    def _load(self, path: str, where: str, **options: Any) -> Any:
         trust = self.prepared.config.model.trust_remote_code
-        model = model_loading.load_model(path, self.prepared.task.auto_class, where=where, trust_remote_code=trust)
-        return model.to(_device())
+        cls = self.prepared.task.auto_class
+        return model_loading.load_model(path, cls, where=where, trust_remote_code=trust, **options).to(_device())
 
     def _score(self, model: Any, encoded: dict[str, Encoded], name: str) -> Tables:
         source = {group: "retain sample" if group == "retain" else group for group in _GROUPS}
@@ -190,23 +190,21 @@ class Run:
     def _train(self, model: Any, encoded: dict[str, Encoded]) -> tuple[dict[str, Any], float]:
         config, task = self.prepared.config, self.prepared.task
         settings = config.training
+        a_pass = -(-len(encoded["forget"]) // settings.batch_size)
         with tempfile.TemporaryDirectory(prefix="expunge-") as folder:
             args = arguments(
                 folder,
                 config.seed,
-                settings.precision,
-                max_steps=self._steps(len(encoded["forget"])),
+                settings,
+                max_steps=max(settings.min_steps, round(settings.epochs * a_pass), 1),
                 per_device_train_batch_size=-(-settings.batch_size // settings.accumulation),
                 gradient_accumulation_steps=settings.accumulation,
-                learning_rate=settings.learning_rate,
-                weight_decay=settings.weight_decay,
-                warmup_steps=settings.warmup,
-                lr_scheduler_type=settings.scheduler,
                 max_grad_norm=settings.max_grad_norm,
             )
-            a_pass = -(-len(encoded["forget"]) // settings.batch_size)
             every = config.stop.every or min(10, max(2, a_pass))
-            stop = AccuracyStop(self._accuracies(encoded), every, stop=config.stop.rule == "accuracy")
+            stop = AccuracyStop(
+                self._accuracies(encoded, self._head(model, encoded)), every, stop=config.stop.rule == "accuracy"
+            )
             trainer = UnlearnTrainer(
                 model, args, method=config.method, task=task, forget=encoded["forget"], retain=encoded["retain"],
                 callbacks=[stop],
@@ -226,12 +224,9 @@ class Run:
         }
         return log, trainer.example_passes
 
-    def _steps(self, records: int) -> int:
-        settings = self.prepared.config.training
-        a_pass = -(-records // settings.batch_size)
-        return max(settings.min_steps, round(settings.epochs * a_pass), 1)
-
-    def _accuracies(self, encoded: dict[str, Encoded]) -> Callable[[Any], tuple[float, float, float, float]]:
+    def _accuracies(
+        self, encoded: dict[str, Encoded], head: model_loading.Head
+    ) -> Callable[[Any], tuple[float, float, float, float]]:
         rng = np.random.default_rng([self.prepared.config.seed, 4])
         most = self.prepared.config.stop.sample
         forget = min(most, len(encoded["forget"]))
@@ -243,7 +238,6 @@ class Run:
 
         def evaluate(model: Any) -> tuple[float, float, float, float]:
             self.check_passes += sum(map(len, samples)) / 3
-            head = self._head(model, encoded)
             forget, calibration = (
                 score(model, head, s, self.prepared.task.collate, batch_size=self.prepared.config.audit.batch_size)
                 for s in samples
@@ -277,15 +271,7 @@ class Run:
         for path in retrain.models:
             self._load(path, "retrain.models")
         if retrain.base is not None and self.prepared.recipe is not None:
-            labels = {"num_labels": len(self.prepared.task.label_names)}
-            trust = self.prepared.config.model.trust_remote_code
-            model_loading.load_model(
-                retrain.base,
-                self.prepared.task.auto_class,
-                where="retrain.base",
-                new_head=labels,
-                trust_remote_code=trust,
-            )
+            self._load(retrain.base, "retrain.base", new_head={"num_labels": len(self.prepared.task.label_names)})
 
     def _retrained(self, encoded: dict[str, Encoded]) -> tuple[list[Tables], list[dict[str, Any]]]:
         config, recipe = self.prepared.config, self.prepared.recipe

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from expunge.config import Recipe
+from expunge.config import Recipe, TrainingConfig
 from expunge.models import load_model
 from expunge.progress import Progress, trainer_stage
 from expunge.tasks.base import Encoded
@@ -16,18 +16,26 @@ from expunge.tasks.base import Encoded
 __all__ = ["arguments", "fit", "plain"]
 
 
-def arguments(folder: str, seed: int, precision: str, **options: Any) -> Any:
-    """`TrainingArguments` that leave no files, no reports and no console output; `options` are passed on."""
+def arguments(folder: str, seed: int, settings: Recipe | TrainingConfig, **options: Any) -> Any:
+    """`TrainingArguments` that leave no files, no reports and no console output.
+
+    Args:
+        folder: A folder transformers may claim as its own; nothing is written there.
+        seed: Seed of order and dropout.
+        settings: Learning rate, weight decay, warm-up, scheduler and precision.
+        options: Passed on.
+    """
     from transformers import TrainingArguments
 
-    if options.get("lr_scheduler_type") == "constant" and options.get("warmup_steps"):
-        options["lr_scheduler_type"] = "constant_with_warmup"  # plain "constant" leaves the warm-up out
-    if 0 < options.get("warmup_steps", 0) <= 1:
-        options["warmup_steps"] = min(options["warmup_steps"], 0.999999)  # a share; 1 and more would be read as steps
+    warm = settings.scheduler == "constant" and settings.warmup > 0  # plain "constant" leaves the warm-up out
     args = TrainingArguments(
         output_dir=folder,
         seed=seed,
-        bf16=precision == "bfloat16",
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=min(settings.warmup, 0.999999),  # a share; 1 and more would be read as steps
+        lr_scheduler_type="constant_with_warmup" if warm else settings.scheduler,
+        bf16=settings.precision == "bfloat16",
         use_cpu=torch.accelerator.current_accelerator() is None,  # lets bfloat16 run there
         optim="adamw_torch_fused",
         save_strategy="no",
@@ -92,13 +100,9 @@ def fit(
         args = arguments(
             folder,
             seed,
-            recipe.precision,
+            recipe,
             num_train_epochs=recipe.epochs,
             per_device_train_batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            warmup_steps=recipe.warmup,
-            lr_scheduler_type=recipe.scheduler,
             train_sampling_strategy="group_by_length" if recipe.group_by_length else "random",
             remove_unused_columns=False,
         )

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from expunge.errors import Problem, RunError, UsageError
 from expunge.tasks.base import Batch
 
-__all__ = ["Head", "find_head", "inspect_folder", "load_config", "load_model", "load_tokenizer", "weights_sha256"]
+__all__ = [
+    "Head", "find_head", "inspect_folder", "is_local", "load_config", "load_model", "load_tokenizer", "weights_sha256",
+]  # fmt: skip
 
 _PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 

@@ -66,11 +66,15 @@ def max_length(config: RunConfig, tokenizer: Any, model_config: Any) -> int:
     Raises:
         UsageError: More than the model has positions for.
     """
-    chosen, most = config.model.max_length, longest_input(model_config)
-    if chosen is not None and most is not None and chosen > most:
-        what = f"{chosen} tokens are more than the model has positions for"
-        raise UsageError(Problem("model.max_length", what, f"Give at most {most}."))
-    return chosen or default_max_length(tokenizer, model_config)
+    _must_fit(config.model.max_length, model_config, "model.max_length")
+    return config.model.max_length or default_max_length(tokenizer, model_config)
+
+
+def _must_fit(tokens: int | None, model_config: Any, where: str) -> None:
+    most = longest_input(model_config)
+    if tokens is not None and most is not None and tokens > most:
+        what = f"{tokens} tokens are more than the model has positions for"
+        raise UsageError(Problem(where, what, f"Give at most {most}."))
 
 
 def label_names(config: RunConfig, model_config: Any) -> tuple[str, ...]:
@@ -133,10 +137,8 @@ def comparisons(config: RunConfig, model_config: Any, found: Collector) -> Recip
             what = f"its vocabulary has {_vocabulary(base)} tokens, the model's {_vocabulary(model_config)}"
             found.problems.append(Problem("retrain.base", what, "Give the base the model was fine-tuned from."))
     recipe = read_recipe(retrain.recipe) if retrain.recipe is not None else None
-    most = longest_input(model_config) if model_config is not None else None
-    if recipe is not None and recipe.max_length is not None and most is not None and recipe.max_length > most:
-        what = f"{recipe.max_length} tokens are more than the model has positions for"
-        raise UsageError(Problem("recipe.max_length", what, f"Give at most {most}."))
+    if recipe is not None and model_config is not None:
+        _must_fit(recipe.max_length, model_config, "recipe.max_length")
     return recipe
 
 

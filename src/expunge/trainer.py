@@ -49,7 +49,7 @@ class _StepBatches(Dataset[_Pair]):
 class UnlearnTrainer(Trainer):
     """A `Trainer` whose loss is an unlearning method's.
 
-    `args.per_device_train_batch_size` counts forget records; for each, the method's `retain_ratio` retained records
+    `args.per_device_train_batch_size` counts forget records; the method's `retain_ratio` times as many retained records
     are drawn. `args.max_steps`, or `args.num_train_epochs` passes over the forget records, end the run; callbacks may
     end it earlier.
 

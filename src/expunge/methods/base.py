@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,36 +14,9 @@ if TYPE_CHECKING:
 
     from expunge.scoring import Step
 
-__all__ = ["Method", "MethodContext", "Procedure", "ProcedureContext", "State"]
+__all__ = ["Method", "Procedure", "ProcedureContext"]
 
 _UNITS = frozenset({"forget.hidden", "forget.logits", "retain.hidden", "retain.logits"})
-
-State = Mapping[str, "Tensor"]
-"""What a method carries over steps: tensors by name. Names that begin with ``mask/`` mask gradients of parameters."""
-
-
-@dataclass(frozen=True)
-class MethodContext:
-    """What a method may use before the first step.
-
-    Attributes:
-        labels: (N,) classes of the forget records.
-        keys: A number for each forget record that depends on its id alone: randomness keyed by it does not depend on
-            order or on the other records.
-        classes: How many classes the model has.
-        seed: The run's seed.
-        steps_per_pass: Steps in which every forget record is seen once.
-        untrained_logits: seed -> (N, C) outputs of a randomly initialised model of the same shape on the forget records.
-        gradient: () -> gradient of the mean cross-entropy of the forget records, by parameter name.
-    """
-
-    labels: Tensor
-    keys: Sequence[int]
-    classes: int
-    seed: int
-    steps_per_pass: int
-    untrained_logits: Callable[[int], Tensor]
-    gradient: Callable[[], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +29,7 @@ class Method(Options):
 
     Attributes:
         needs: What `loss` reads of a step, of ``forget.hidden``, ``forget.logits``, ``retain.hidden`` and
-            ``retain.logits``, and of the untouched original's ``forget.reference`` and ``retain.reference`` (logits). A
-            group that is not named is not even forwarded.
+            ``retain.logits``. A group that is not named is not even forwarded.
     """
 
     needs: ClassVar[frozenset[str]] = _UNITS
@@ -65,11 +37,6 @@ class Method(Options):
     @classmethod
     def section(cls) -> str:
         return "method"
-
-    def prepare(self, context: MethodContext) -> State:
-        """What the method carries over its steps; `loss` finds it in `step.state`."""
-        del context
-        return {}
 
     @abstractmethod
     def loss(self, step: Step) -> dict[str, Tensor]:
