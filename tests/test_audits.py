@@ -24,6 +24,7 @@ def made_up(n: int, accuracy: float, shift: float, seed: int, labels_seed: int =
         margins=rng.normal(shift, 1, n),
         losses=-rng.normal(shift, 1, n),
         hidden=rng.normal(size=(n, 5)).astype(np.float32),
+        offsets=np.arange(n + 1),
     )
 
 
@@ -90,7 +91,7 @@ def test_the_latent_map_is_turned_onto_the_originals() -> None:
     original = tables(1.0, 2.0)
     turn = np.linalg.qr(np.random.default_rng(3).normal(size=(5, 5)))[0]
     turned = {
-        name: ScoreTable(t.labels, t.predictions, t.margins, t.losses, (t.hidden @ turn).astype(np.float32))
+        name: ScoreTable(t.labels, t.predictions, t.margins, t.losses, (t.hidden @ turn).astype(np.float32), t.offsets)
         for name, t in original.items()
     }
     maps = LatentMap().run(context(turned, original=original)).figure["latent_map"]
@@ -146,7 +147,7 @@ def test_fewer_than_twenty_records_decide_nothing() -> None:
 
     def few(tables: dict[str, ScoreTable]) -> dict[str, ScoreTable]:
         t = tables["forget"]
-        cut = ScoreTable(t.labels[:5], t.predictions[:5], t.margins[:5], t.losses[:5], t.hidden[:5])
+        cut = ScoreTable(t.labels[:5], t.predictions[:5], t.margins[:5], t.losses[:5], t.hidden[:5], t.offsets[:6])
         return {**tables, "forget": cut}
 
     judged = verdict(context(few(tables(1.0, 0.0)), original=few(tables(1.0, 2.0))), 0.03)

@@ -23,6 +23,7 @@ def scores(group: str, hidden: list[list[float]], labels: list[int], needs, logi
         logits=torch.tensor(logits, dtype=torch.float64, requires_grad=True) if logits else vectors,
         labels=torch.tensor(labels),
         record_index=torch.tensor(index if index is not None else list(range(len(labels)))),
+        unit_index=torch.tensor(index if index is not None else list(range(len(labels)))),
         allowed=needs,
         group=group,
     )

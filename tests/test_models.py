@@ -36,12 +36,12 @@ def test_scores_do_not_depend_on_batch_or_order(family: str) -> None:
     model = tiny_classifier(family)
     head = find_head(model, TASK.collate(DATA, [0]))
     model.train()
-    whole = score(model, head, DATA, TASK.collate, batch_size=64)
+    whole = score(model, head, DATA, TASK, batch_size=64)
     assert model.training, "the mode is put back"
-    single = score(model, head, DATA, TASK.collate, batch_size=1)
+    single = score(model, head, DATA, TASK, batch_size=1)
     torch.testing.assert_close(torch.tensor(whole.margins), torch.tensor(single.margins), rtol=1e-4, atol=1e-5)
-    assert whole.labels.tolist() == list(DATA.labels)
-    backwards = score(model, head, DATA.take(range(8, -1, -1)), TASK.collate)
+    assert whole.labels.tolist() == DATA.flat_labels
+    backwards = score(model, head, DATA.take(range(8, -1, -1)), TASK)
     torch.testing.assert_close(
         torch.tensor(whole.losses), torch.tensor(backwards.losses[::-1].copy()), rtol=1e-4, atol=1e-5
     )

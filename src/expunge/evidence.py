@@ -160,8 +160,12 @@ def _rows(evidence: Evidence) -> list[dict[str, Any]]:
         for model, tables in evidence.models.items():
             if tables:
                 row[model] = {
-                    "margin": round(float(np.mean([t["forget"].margins[place] for t in tables])), 4),
-                    "correct": round(float(np.mean([t["forget"].correct[place] for t in tables])), 4),
+                    "margin": round(float(np.mean([t["forget"].record_margins[place] for t in tables])), 4),
+                    "correct": round(float(np.mean([_share(t["forget"].hits[place]) for t in tables])), 4),
                 }
         rows.append(row)
     return rows
+
+
+def _share(hits: np.ndarray) -> float:
+    return float(hits[0] / max(1.0, hits[1]))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,15 +17,13 @@ from expunge import models as model_loading
 from expunge.audits.base import Tables
 from expunge.checks import Prepared
 from expunge.evidence import Evidence, build_record
-from expunge.fit import arguments, fit, plain
-from expunge.methods.base import Procedure, ProcedureContext
-from expunge.progress import Progress, trainer_stage
+from expunge.fit import fit, plain
+from expunge.progress import Progress
 from expunge.record import RunRecord
 from expunge.scoring import score
-from expunge.stopping import AccuracyStop
 from expunge.summary import LEAST_FIT, unfit
 from expunge.tasks.base import Encoded
-from expunge.trainer import UnlearnTrainer
+from expunge.unlearning import Unlearning
 
 __all__ = ["Run"]
 
@@ -67,18 +64,8 @@ class Run:
             self.progress.note(unfit(original["retain"].accuracy))
         set_seed(config.seed)
         with self._timed("unlearn"):
-            if isinstance(config.method, Procedure):
-                log: dict[str, Any] = {
-                    "steps": 0,
-                    "reason": "a procedure, not a training loss",
-                    "history": [],
-                    "checks": [],
-                }
-                passes = self._retraining_passes(encoded) or 0.0
-                model = config.method.run(ProcedureContext(self._fit(encoded, "retraining"), config.seed))
-            else:
-                log, passes = self._train(model, encoded)
-        model.eval()
+            outcome = self._unlearning(encoded).run(model)
+            model, self.check_passes = outcome.model, outcome.check_passes
         if dtype != torch.float32:  # what is measured is what will be saved
             model.to(dtype).to(torch.float32)
         unlearned = self._score(model, encoded, "scoring the unlearned model")
@@ -89,7 +76,9 @@ class Run:
             "unlearned": {"sha256": model_loading.weights_sha256(model)},
             "retrained": described,
         }
-        record = self._record([original], [unlearned], retrained, hashes, log, passes, self._retraining_passes(encoded))
+        record = self._record(
+            [original], [unlearned], retrained, hashes, outcome.log, outcome.passes, self._retraining_passes(encoded)
+        )
         return model, record
 
     def audit_only(self, audited: str, before: RunRecord) -> RunRecord:
@@ -179,7 +168,7 @@ class Run:
         size = self.prepared.config.audit.batch_size
         with self._timed("score"), self.progress.stage(name, sum(len(encoded[s]) for s in source.values())) as advance:
             return {
-                group: score(model, head, encoded[key], self.prepared.task.collate, batch_size=size, advance=advance)
+                group: score(model, head, encoded[key], self.prepared.task, batch_size=size, advance=advance)
                 for group, key in source.items()
             }
 
@@ -187,64 +176,17 @@ class Run:
         probe = self.prepared.task.collate(encoded["forget"], [0])
         return model_loading.find_head(model, probe.to(next(model.parameters()).device))
 
-    def _train(self, model: Any, encoded: dict[str, Encoded]) -> tuple[dict[str, Any], float]:
-        config, task = self.prepared.config, self.prepared.task
-        settings = config.training
-        a_pass = -(-len(encoded["forget"]) // settings.batch_size)
-        with tempfile.TemporaryDirectory(prefix="expunge-") as folder:
-            args = arguments(
-                folder,
-                config.seed,
-                settings,
-                max_steps=max(settings.min_steps, round(settings.epochs * a_pass), 1),
-                per_device_train_batch_size=-(-settings.batch_size // settings.accumulation),
-                gradient_accumulation_steps=settings.accumulation,
-                max_grad_norm=settings.max_grad_norm,
-            )
-            every = config.stop.every or min(10, max(2, a_pass))
-            stop = AccuracyStop(
-                self._accuracies(encoded, self._head(model, encoded)), every, stop=config.stop.rule == "accuracy"
-            )
-            trainer = UnlearnTrainer(
-                model, args, method=config.method, task=task, forget=encoded["forget"], retain=encoded["retain"],
-                callbacks=[stop],
-            )  # fmt: skip
-            cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
-            with trainer_stage(trainer, self.progress, "unlearning"):
-                trainer.train()
-            plain(model)
-            if cached is not None:
-                model.config.use_cache = cached  # the trainer turns it off
-        log = {
-            "steps": trainer.state.global_step,
-            "kept_step": stop.kept,
-            "reason": stop.reason,
-            "history": [{name: round(value, 6) for name, value in row.items()} for row in trainer.history],
-            "checks": [asdict(check) for check in stop.checks],
-        }
-        return log, trainer.example_passes
-
-    def _accuracies(
-        self, encoded: dict[str, Encoded], head: model_loading.Head
-    ) -> Callable[[Any], tuple[float, float, float, float]]:
-        rng = np.random.default_rng([self.prepared.config.seed, 4])
-        most = self.prepared.config.stop.sample
-        forget = min(most, len(encoded["forget"]))
-        samples = []
-        # Calibration records in proportion, so that a small request stays cheap to check.
-        for group, count in (("forget", forget), ("calibration", min(most, max(64, 4 * forget)))):
-            size = len(encoded[group])
-            samples.append(encoded[group].take(sorted(rng.choice(size, min(count, size), replace=False).tolist())))
-
-        def evaluate(model: Any) -> tuple[float, float, float, float]:
-            self.check_passes += sum(map(len, samples)) / 3
-            forget, calibration = (
-                score(model, head, s, self.prepared.task.collate, batch_size=self.prepared.config.audit.batch_size)
-                for s in samples
-            )
-            return forget.accuracy, calibration.accuracy, forget.confidence, calibration.confidence
-
-        return evaluate
+    def _unlearning(self, encoded: dict[str, Encoded]) -> Unlearning:
+        prepared = self.prepared
+        config, ids, request = prepared.config, prepared.train.ids, prepared.request
+        return Unlearning(
+            method=config.method, task=prepared.task, forget=encoded["forget"], retain=encoded["retain"],
+            calibration=encoded["calibration"], forget_ids=[ids[i] for i in request.forget],
+            retain_ids=[ids[i] for i in request.retain], training=config.training, stop=config.stop, seed=config.seed,
+            label_names=prepared.task.label_names, base=config.retrain.base, recipe=prepared.recipe,
+            batch_size=config.audit.batch_size, trust_remote_code=config.model.trust_remote_code,
+            progress=self.progress,
+        )  # fmt: skip
 
     def _fit(self, encoded: dict[str, Encoded], name: str) -> Callable[[int], Any] | None:
         retrain, recipe, task = self.prepared.config.retrain, self.prepared.recipe, self.prepared.task

@@ -13,7 +13,7 @@ from expunge.models import load_model
 from expunge.progress import Progress, trainer_stage
 from expunge.tasks.base import Encoded
 
-__all__ = ["arguments", "fit", "plain"]
+__all__ = ["arguments", "fit", "plain", "train"]
 
 
 def arguments(folder: str, seed: int, settings: Recipe | TrainingConfig, **options: Any) -> Any:
@@ -78,7 +78,7 @@ def fit(
     Returns:
         The trained model, in eval mode.
     """
-    from transformers import Trainer, set_seed
+    from transformers import set_seed
 
     set_seed(seed)
     names = dict(enumerate(label_names))
@@ -90,9 +90,25 @@ def fit(
         trust_remote_code=trust_remote_code,
     )
 
+    return train(model, task, encoded, recipe, seed=seed, progress=progress, name=name)
+
+
+def train(
+    model: Any,
+    task: Any,
+    encoded: Encoded,
+    recipe: Recipe,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    name: str = "training",
+) -> Any:
+    """Train a model in place on records by a recipe (its own seed is not used); gives it back in eval mode."""
+    from transformers import Trainer
+
     def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
         batch = task.collate(encoded, [item["position"] for item in items])
-        return {**batch.inputs, "labels": batch.labels}
+        return {**batch.inputs, "labels": batch.targets()}
 
     records = [{"input_ids": ids, "position": i} for i, ids in enumerate(encoded.input_ids)]  # ids for their length
 

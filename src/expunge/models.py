@@ -181,13 +181,15 @@ class Head:
         caught: list[Tensor] = []
         hook = self.module.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
         try:
-            logits = model(**batch.inputs).logits
+            logits = batch.select(model(**batch.inputs).logits)
         finally:
             hook.remove()
         if not caught:
             return None
         hidden = caught[-1]
-        if hidden.dim() == 3:
+        if hidden.dim() == 3 and batch.columns is not None:
+            hidden = batch.select(hidden)
+        elif hidden.dim() == 3:
             hidden = hidden[torch.arange(len(hidden), device=hidden.device), self._answer_positions(batch)]
         return hidden, logits
 

@@ -34,12 +34,12 @@ class StepSampler:
     """Draws forget records pass by pass, and for them retained partners that are class-aware and fresh.
 
     Retained partners come from an endless stream of permutations, so that none repeats before all were seen. Where
-    the slice for a step lacks the class of an anchor, a record of that class takes the place of one from the fullest
-    class; likewise the slice is given a second class where it has only one.
+    the slice for a step lacks a class of the anchors, a record that has it takes the place of one whose classes are
+    full; likewise the slice is given a second class where it has only one.
 
     Args:
-        forget_labels: Classes of the forget records.
-        retain_labels: Classes of the retained records.
+        forget_labels: Classes of each forget record's units.
+        retain_labels: Classes of each retained record's units.
         batch_size: Forget records a step.
         retain_ratio: Retained records in a step, as a multiple of `batch_size`; a step has at least two.
         seed: Seed of all draws.
@@ -47,21 +47,23 @@ class StepSampler:
 
     def __init__(
         self,
-        forget_labels: Sequence[int],
-        retain_labels: Sequence[int],
+        forget_labels: Sequence[Sequence[int]],
+        retain_labels: Sequence[Sequence[int]],
         *,
         batch_size: int,
         retain_ratio: int,
         seed: int,
     ) -> None:
-        self._forget_labels = list(forget_labels)
-        self._retain_labels = list(retain_labels)
+        self._forget_labels = [tuple(dict.fromkeys(labels)) for labels in forget_labels]
+        self._retain_labels = [tuple(dict.fromkeys(labels)) for labels in retain_labels]
         self._batch_size = batch_size
         self._retain_size = min(max(2, batch_size * retain_ratio), len(self._retain_labels))
         self._seed = seed
-        self._by_class: dict[int, np.ndarray] = {
-            label: np.flatnonzero(np.array(self._retain_labels) == label) for label in sorted(set(self._retain_labels))
-        }
+        holders: dict[int, list[int]] = {}
+        for position, labels in enumerate(self._retain_labels):
+            for label in labels:
+                holders.setdefault(label, []).append(position)
+        self._by_class = {label: np.array(holders[label]) for label in sorted(holders)}
         self._permutations: dict[tuple[str, int], np.ndarray] = {}
 
     @property
@@ -96,19 +98,24 @@ class StepSampler:
 
     def _made_class_aware(self, forget: Sequence[int], retain: list[int], step: int) -> list[int]:
         rng = np.random.default_rng([self._seed, 2, step])
-        wanted = [c for c in dict.fromkeys(self._forget_labels[i] for i in forget) if c in self._by_class]
-        present = Counter(self._retain_labels[i] for i in retain)
+        anchors = dict.fromkeys(c for i in forget for c in self._forget_labels[i])
+        wanted = [c for c in anchors if c in self._by_class]
+        present = Counter(c for i in retain for c in self._retain_labels[i])
         if len({*present, *wanted}) == 1 and len(self._by_class) > 1:
             wanted.append(int(rng.choice([c for c in self._by_class if c not in present])))
         for label in wanted:
             if present[label]:
                 continue
-            spare = [c for c in present if present[c] > 1 or (present[c] == 1 and c not in wanted)]
+            # A record can go where it is not the last to carry a wanted class; best one whose rarest class is fullest.
+            spare = [
+                (min(present[c] for c in own), -max(own), -place)
+                for place, own in enumerate(self._retain_labels[i] for i in retain)
+                if own and all(present[c] > 1 or c not in wanted for c in own)
+            ]
             if not spare:
                 break  # fewer partners than classes among the anchors
-            fullest = max(spare, key=lambda c: (present[c], -c))
-            place = next(i for i, r in enumerate(retain) if self._retain_labels[r] == fullest)
+            place = -max(spare)[2]
+            present.subtract(self._retain_labels[retain[place]])
             retain[place] = int(rng.choice(self._by_class[label]))
-            present[fullest] -= 1
-            present[label] += 1
+            present.update(self._retain_labels[retain[place]])
         return retain

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +16,18 @@ from expunge.errors import UndeclaredNeedError
 
 if TYPE_CHECKING:
     from expunge.models import Head
-    from expunge.tasks.base import Batch, Encoded
+    from expunge.tasks.base import Encoded
 
-__all__ = ["ScoreTable", "Scores", "Step", "margins", "score"]
+__all__ = ["ScoreTable", "Scores", "Step", "margins", "run_over", "score"]
 
 
 class Scores:
-    """What a model says of one group's units, flat: a row is a unit (for text classification, a view of a record).
+    """What a model says of one group's units, flat: a row is a view of a unit.
 
     Attributes:
         labels: (U,) class of each unit.
-        record_index: (U,) row of the unit's record within its group and step; views of a record share it.
+        record_index: (U,) position of the unit's record among all records of its group; views share it.
+        unit_index: (U,) number of the unit among all units of its group; views share it.
     """
 
     def __init__(
@@ -36,15 +37,21 @@ class Scores:
         logits: Tensor,
         labels: Tensor,
         record_index: Tensor,
+        unit_index: Tensor,
         allowed: Iterable[str],
         group: str,
+        reference: Callable[[Tensor, Tensor], Tensor] | None = None,
+        queued: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self._hidden = hidden
         self._logits = logits
         self.labels = labels
         self.record_index = record_index
+        self.unit_index = unit_index
         self._allowed = frozenset(allowed)
         self._group = group
+        self._reference = reference
+        self._queued = queued
 
     def _declared(self, what: str) -> None:
         need = f"{self._group}.{what}"
@@ -58,14 +65,41 @@ class Scores:
         return self._hidden
 
     @property
+    def partners(self) -> tuple[Tensor, Tensor]:
+        """(P, H) `hidden` and (P,) labels of what a contrastive term compares with.
+
+        The units, and behind them recent ones of the classes that these units lack, without a graph.
+        """
+        self._declared("hidden")
+        if self._queued is None:
+            return self._hidden, self.labels
+        hidden, labels = self._queued
+        return torch.cat([self._hidden, hidden.to(self._hidden.dtype)]), torch.cat([self.labels, labels])
+
+    @property
     def logits(self) -> Tensor:
         """(U, C) outputs of the last linear layer."""
         self._declared("logits")
         return self._logits
 
-    def cross_entropy(self) -> Tensor:
-        """Mean negative log-probability of the labels over the units, in nats."""
-        return functional.cross_entropy(self.logits, self.labels)
+    @property
+    def reference(self) -> Tensor:
+        """(U, C) logits of the untouched original, in eval mode and without a graph."""
+        self._declared("reference")
+        if self._reference is None:
+            raise UndeclaredNeedError(f"these {self._group} scores were made without a reference")
+        return self._reference(self.record_index, self.unit_index)
+
+    def cross_entropy(self, labels: Tensor | None = None) -> Tensor:
+        """Mean negative log-probability of the labels, or of (U,) others, over the units, in nats; 0 without units."""
+        wanted = self.labels if labels is None else labels
+        return functional.cross_entropy(self.logits, wanted, reduction="sum") / max(1, len(wanted))
+
+    def kl_from(self, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+        """Mean over units of KL(teacher || model), in nats, for (U, C) teacher logits, both divided by the temperature."""
+        mine = (self.logits / temperature).log_softmax(dim=-1)
+        theirs = (teacher.to(self.logits.dtype) / temperature).log_softmax(dim=-1)
+        return functional.kl_div(mine, theirs, reduction="sum", log_target=True) / max(1, len(mine))
 
 
 @dataclass(frozen=True)
@@ -76,23 +110,27 @@ class Step:
         forget: Units of the records to forget, each record as often as the method asks for views.
         retain: Units of the retained partners drawn for them.
         number: Count of optimisation steps done before this one.
+        state: What the method's `prepare` made.
     """
 
     forget: Scores
     retain: Scores
     number: int
+    state: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Scores of a group of records under one model, in the records' order.
+    """Scores of a group of N records with U units under one model, in the records' order.
 
     Attributes:
-        labels: (N,) true classes.
-        predictions: (N,) most probable classes.
-        margins: (N,) log p_y - log sum of the other classes' probabilities, in nats (float64).
-        losses: (N,) -log p_y, in nats (float64).
-        hidden: (N, H) inputs of the last linear layer, float32.
+        labels: (U,) true classes.
+        predictions: (U,) most probable classes.
+        margins: (U,) log p_y - log sum of the other classes' probabilities, in nats (float64).
+        losses: (U,) -log p_y, in nats (float64).
+        hidden: (U, H) inputs of the last linear layer, float32; (U, 0) where they were not kept.
+        offsets: (N + 1,) first unit of each record, and last the count of units.
+        entities: (N, 3) entities found right, predicted and true of each record; None where there are no entities.
     """
 
     labels: np.ndarray
@@ -100,24 +138,50 @@ class ScoreTable:
     margins: np.ndarray
     losses: np.ndarray
     hidden: np.ndarray
+    offsets: np.ndarray
+    entities: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.offsets) - 1
 
     @property
     def correct(self) -> np.ndarray:
-        """(N,) bool: the prediction is the label."""
+        """(U,) bool: the prediction is the label."""
         return self.predictions == self.labels
 
     @cached_property
     def accuracy(self) -> float:
-        """Share of correct predictions."""
+        """Share of units predicted correctly."""
         return float(self.correct.mean())
 
     @cached_property
     def confidence(self) -> float:
-        """Mean probability of the true label."""
+        """Mean probability of the true label over the units."""
         return float(np.exp(-self.losses).mean())
+
+    @cached_property
+    def hits(self) -> np.ndarray:
+        """(N, 2) units predicted correctly and units, of each record."""
+        return np.stack([self._summed(self.correct), np.diff(self.offsets)], axis=1)
+
+    @cached_property
+    def record_losses(self) -> np.ndarray:
+        """(N,) mean loss of each record's units, in nats."""
+        return self._summed(self.losses) / np.maximum(1, np.diff(self.offsets))
+
+    @cached_property
+    def record_margins(self) -> np.ndarray:
+        """(N,) log-odds of each record, in nats: of its units' geometric mean probability of the true label.
+
+        For a record of one unit this is the unit's margin.
+        """
+        if len(self.margins) == len(self):
+            return self.margins
+        loss = np.maximum(self.record_losses, 1e-300)
+        return -loss - np.log(-np.expm1(-loss))
+
+    def _summed(self, values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(np.append(values, 0).astype(float), self.offsets[:-1]) * (np.diff(self.offsets) > 0)
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
@@ -139,9 +203,10 @@ def score(
     model: Any,
     head: Head,
     encoded: Encoded,
-    collate: Callable[[Encoded, list[int]], Batch],
+    task: Any,
     *,
     batch_size: int = 64,
+    keep_hidden: bool = True,
     advance: Callable[[int], None] | None = None,
 ) -> ScoreTable:
     """One forward pass over records in eval mode, batched by length; the model's mode is put back afterwards.
@@ -150,34 +215,58 @@ def score(
         model: The model.
         head: Its last linear layer, as `expunge.models.find_head` gives it.
         encoded: Tokenised records.
-        collate: The task's collate function.
+        task: Collates records, and counts entities where its units are tags.
         batch_size: Records a forward pass.
+        keep_hidden: Whether the table keeps the hidden states.
         advance: Called with the number of records scored, batch by batch.
     """
+    hidden, logits = run_over(
+        model, head, encoded, task, batch_size=batch_size, keep_hidden=keep_hidden, advance=advance
+    )
+    logits = logits.double()
+    labels = torch.tensor(encoded.flat_labels)
+    found = margins(logits, labels)
+    predictions = logits.argmax(dim=1).numpy()
+    offsets = np.array(encoded.offsets)
+    return ScoreTable(
+        labels=labels.numpy(),
+        predictions=predictions,
+        margins=found.numpy(),
+        losses=functional.softplus(-found).numpy(),
+        hidden=hidden.numpy(),
+        offsets=offsets,
+        entities=task.entities(labels.numpy(), predictions, offsets),
+    )
+
+
+def run_over(
+    model: Any,
+    head: Head,
+    encoded: Encoded,
+    task: Any,
+    *,
+    batch_size: int = 64,
+    keep_hidden: bool = True,
+    advance: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(U, H) hidden states (U, 0 unless kept) and (U, C) logits of records, as `score` takes them, on the CPU."""
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded.input_ids[i]))
     device = next(model.parameters()).device
-    rows: list[tuple[Tensor, Tensor]] = []
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]
-                hidden, logits = head.run(model, collate(encoded, chosen).to(device))
-                rows.append((hidden.float().cpu(), logits.cpu().double()))
+                batch = task.collate(encoded, chosen).to(device)
+                hidden, logits = head.run(model, batch)
+                kept = hidden if keep_hidden else hidden[:, :0]
+                rows.append((kept.float().cpu(), logits.float().cpu(), batch.unit_index.cpu()))
                 if advance:
                     advance(len(chosen))
     finally:
         model.train(was_training)
-    back = torch.empty(len(order), dtype=torch.long)
-    back[torch.tensor(order)] = torch.arange(len(order))
-    hidden = torch.cat([row[0] for row in rows])[back]
-    logits = torch.cat([row[1] for row in rows])[back]
-    labels = torch.tensor(encoded.labels)
-    return ScoreTable(
-        labels=labels.numpy(),
-        predictions=logits.argmax(dim=1).numpy(),
-        margins=margins(logits, labels).numpy(),
-        losses=functional.cross_entropy(logits, labels, reduction="none").numpy(),
-        hidden=hidden.numpy(),
-    )
+    hidden, logits, index = (torch.cat(part) for part in zip(*rows, strict=True))
+    back = index.argsort()
+    return hidden[back], logits[back]

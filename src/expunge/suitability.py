@@ -8,7 +8,6 @@ from typing import Any
 from expunge import models
 from expunge.config import Recipe, RunConfig, read_recipe
 from expunge.errors import Collector, Problem, UsageError
-from expunge.methods.base import Procedure
 from expunge.tasks.text_classification import default_max_length, longest_input
 
 __all__ = ["comparisons", "label_names", "max_length", "original"]
@@ -110,7 +109,7 @@ def comparisons(config: RunConfig, model_config: Any, found: Collector) -> Recip
         way_out = "Add --retrain with --base and --recipe, or --retrained FOLDER; or require population."
         what = "retrain-compared is required, but there is no retrained model to compare with"
         found.problems.append(Problem("audit.require", what, way_out))
-    wanted = retrain.enabled or isinstance(config.method, Procedure)
+    wanted = retrain.enabled or config.method.needs_base
     if wanted and (retrain.base is None or retrain.recipe is None):
         missing = [name for name, value in (("base", retrain.base), ("recipe", retrain.recipe)) if value is None]
         way_out = (

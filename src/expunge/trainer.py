@@ -3,47 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from expunge.errors import NonFiniteLossError, Problem, UsageError
 from expunge.methods.base import Method
 from expunge.models import Head, find_head
+from expunge.partner_queue import PartnerQueue
+from expunge.preparation import Preparation, prepared_state
+from expunge.reference import Reference
 from expunge.sampling import StepSampler
 from expunge.scoring import Scores, Step
-from expunge.tasks.base import Batch, Encoded
+from expunge.step_batches import Pair, StepBatches
+from expunge.tasks.base import Encoded
 
 __all__ = ["UnlearnTrainer"]
 
-_Pair = tuple[Batch | None, Batch | None]  # forget, retain
 _Outputs = tuple[Tensor, Tensor]  # hidden, logits
-
-
-class _StepBatches(Dataset[_Pair]):
-    """Item i is micro-batch i of the whole run, collated: resuming needs no sampler state."""
-
-    def __init__(self, trainer: UnlearnTrainer, micro_batches: int, steps: int) -> None:
-        self._trainer = trainer
-        self._micro_batches = micro_batches
-        self._steps = steps
-
-    def __len__(self) -> int:
-        return self._steps * self._micro_batches
-
-    def __getitem__(self, item: int) -> _Pair:
-        trainer, method = self._trainer, self._trainer.method
-        step, part = divmod(item, self._micro_batches)
-        plan = trainer.sampler.plan(step).split(self._micro_batches)[part]
-        forget = retain = None
-        if plan.forget and trainer.reads("forget"):
-            forget = trainer.task.collate(trainer.forget, plan.forget, views=getattr(method, "views", 1))
-        if plan.retain and trainer.reads("retain"):
-            retain = trainer.task.collate(trainer.retain, plan.retain)
-        return forget, retain
 
 
 class UnlearnTrainer(Trainer):
@@ -64,6 +45,7 @@ class UnlearnTrainer(Trainer):
         task: Collates records.
         forget: Tokenised forget records.
         retain: Tokenised retained records.
+        given: What the method may use before its first step; left out: ids are positions, nothing can be fitted.
         options: Passed on to `Trainer` (callbacks, optimizers ...).
 
     Raises:
@@ -72,12 +54,12 @@ class UnlearnTrainer(Trainer):
 
     Attributes:
         history: One dict a step: `step`, `loss`, every part, the method's counts.
-        example_passes: Forward-and-backward passes of one record so far; a pass without backward counts a third.
+        method_state: What the method carries over its steps.
     """
 
     def __init__(
         self, model: Any, args: TrainingArguments, *, method: Method, task: Any, forget: Encoded, retain: Encoded,
-        **options: Any,
+        given: Preparation | None = None, **options: Any,
     ) -> None:  # fmt: skip
         if args.world_size > 1:
             way_out = "Start it as one process; contrastive terms over several are not right yet."
@@ -99,20 +81,33 @@ class UnlearnTrainer(Trainer):
         )
         if args.max_steps <= 0:
             args.max_steps = max(1, round(args.num_train_epochs * self.sampler.steps_per_pass))
-        self.train_dataset = _StepBatches(self, self._micro_batches, args.max_steps)
+        self.train_dataset = StepBatches(
+            method, task, forget, retain, self.sampler, micro_batches=self._micro_batches, steps=args.max_steps
+        )
         self.history: list[dict[str, float]] = []
-        self.example_passes = 0.0
         self._cached: list[tuple[Any, list[Tensor | None]]] = []
+        self._reference: Reference | None = None
+        if any(need.endswith(".reference") for need in method.needs):
+            self._reference = Reference(self.model, task, {"forget": forget, "retain": retain})
+        self.method_state, self._passes = prepared_state(
+            method, self.model, task, forget, given or Preparation(),
+            seed=args.seed, steps_per_pass=self.sampler.steps_per_pass,
+        )  # fmt: skip
+        for name, parameter in model.named_parameters():
+            if (mask := self.method_state.get(f"mask/{name}")) is not None:
+                parameter.register_hook(mask.to(parameter.device).mul)
+        self._queue = PartnerQueue()
 
-    def reads(self, group: str) -> bool:
-        """Whether the method needs anything of a group."""
-        return any(need.startswith(f"{group}.") for need in self.method.needs)
+    @property
+    def example_passes(self) -> float:
+        """Forward-and-backward passes of one record so far, preparation included; one without backward counts a third."""
+        return self._passes + (self._reference.forwards / 3 if self._reference else 0.0)
 
-    def get_train_dataloader(self) -> DataLoader[_Pair]:
+    def get_train_dataloader(self) -> DataLoader[Pair]:
         loader = DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_only_item)  # pyright: ignore[reportArgumentType]
         return self.accelerator.prepare_data_loader(loader, device_placement=False)
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[_Pair], None]:
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Pair], None]:
         pairs = [pair for _, pair in zip(range(num_batches), epoch_iterator, strict=False)]
         self._cached = self._cache_gradients(pairs) if len(pairs) > 1 else []
         return pairs, None
@@ -136,7 +131,7 @@ class UnlearnTrainer(Trainer):
         # Trainer divides by the micro-batches; the cached gradients are those of the whole step already.
         return (surrogate - surrogate.detach()) * self.current_gradient_accumulation_steps + loss  # pyright: ignore
 
-    def _cache_gradients(self, pairs: Sequence[_Pair]) -> list[tuple[Any, list[Tensor | None]]]:
+    def _cache_gradients(self, pairs: Sequence[Pair]) -> list[tuple[Any, list[Tensor | None]]]:
         model: Any = self.model_wrapped
         model.train()
         moved = [self._prepare_inputs(pair) for pair in pairs]
@@ -150,21 +145,20 @@ class UnlearnTrainer(Trainer):
         flat = [[t.grad for outputs in pair if outputs is not None for t in outputs] for pair in leaves]
         return list(zip(states, flat, strict=True))
 
-    def _forward(self, model: Any, pair: _Pair, weight: float = 1.0) -> list[_Outputs | None]:
+    def _forward(self, model: Any, pair: Pair, weight: float = 1.0) -> list[_Outputs | None]:
         """Outputs of both groups: one forward where they fall in one length bucket, else two in one graph."""
         forget, retain = pair
-        self.example_passes += weight * sum(len(batch) for batch in pair if batch is not None)
+        self._passes += weight * sum(len(batch) for batch in pair if batch is not None)
         if forget is not None and retain is not None and forget.length == retain.length:
-            both = {name: torch.cat([forget.inputs[name], retain.inputs[name]]) for name in forget.inputs}
-            labels = torch.cat([forget.labels, retain.labels])
-            hidden, logits = self.head.run(model, Batch(both, labels, labels))
-            cut = len(forget)
+            hidden, logits = self.head.run(model, forget.followed_by(retain))
+            cut = len(forget.labels)
             return [(hidden[:cut], logits[:cut]), (hidden[cut:], logits[cut:])]
         return [None if batch is None else self.head.run(model, batch) for batch in pair]
 
-    def _step_loss(self, pairs: Sequence[_Pair], outputs: Sequence[Sequence[_Outputs | None]]) -> Tensor:
+    def _step_loss(self, pairs: Sequence[Pair], outputs: Sequence[Sequence[_Outputs | None]]) -> Tensor:
         number = self.state.global_step
-        step = Step(self._scores(0, "forget", pairs, outputs), self._scores(1, "retain", pairs, outputs), number)
+        forget, retain = (self._scores(group, pairs, outputs) for group in ("forget", "retain"))
+        step = Step(forget, retain, number, self.method_state)
         parts = self.method.loss(step)
         loss = torch.stack(list(parts.values())).sum()
         shown = {name: float(part.detach()) for name, part in parts.items()}
@@ -174,23 +168,25 @@ class UnlearnTrainer(Trainer):
             self.history.append({"step": number + 1, "loss": float(loss.detach()), **shown, **self.method.counts(step)})
         return loss
 
-    def _scores(
-        self, place: int, group: str, pairs: Sequence[_Pair], outputs: Sequence[Sequence[_Outputs | None]]
-    ) -> Scores:
-        rows, hidden, logits, labels, offset = [], [], [], [], 0
-        for pair, output in zip(pairs, outputs, strict=True):
-            batch, out = pair[place], output[place]
-            if batch is not None and out is not None:
-                rows.append(batch.record_index + offset)
-                hidden.append(_at_least_float32(out[0]))
-                logits.append(_at_least_float32(out[1]))
-                labels.append(batch.labels)
-                offset += int(batch.record_index.max()) + 1
+    def _scores(self, group: str, pairs: Sequence[Pair], outputs: Sequence[Sequence[_Outputs | None]]) -> Scores:
+        place = 0 if group == "forget" else 1
+        found = [(pair[place], out[place]) for pair, out in zip(pairs, outputs, strict=True)]
+        both = [(batch, out) for batch, out in found if batch is not None and out is not None]
         nothing = torch.zeros(0, device=self.args.device)
-        whole = [torch.cat(part) if part else nothing for part in (hidden, logits, labels, rows)]
+        hidden, logits = (
+            torch.cat([_at_least_float32(out[i]) for _, out in both]) if both else nothing for i in (0, 1)
+        )
+        names = ("labels", "record_index", "unit_index")
+        flat = {name: torch.cat([getattr(b, name) for b, _ in both]) if both else nothing.long() for name in names}
+        queued = None
+        if both and f"{group}.hidden" in self.method.needs and group == "retain":
+            wanted = [pair[0].labels for pair in pairs if pair[0] is not None]
+            queued = self._queue.lacking(flat["labels"], torch.cat(wanted)) if wanted else None
+            self._queue.add(hidden.detach(), flat["labels"])
+        reference = self._reference and partial(self._reference.logits, group)
         return Scores(
-            hidden=whole[0], logits=whole[1], labels=whole[2], record_index=whole[3],
-            allowed=self.method.needs, group=group,
+            hidden=hidden, logits=logits, **flat, allowed=self.method.needs, group=group, reference=reference,
+            queued=queued,
         )  # fmt: skip
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -203,7 +199,7 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def _only_item(items: list[_Pair]) -> _Pair:
+def _only_item(items: list[Pair]) -> Pair:
     return items[0]
 
 

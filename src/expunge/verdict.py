@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from expunge.audits.base import AuditContext
+from expunge.metrics import Metric, headline
 from expunge.scoring import ScoreTable
 from expunge.stats import Interval, auc
 
@@ -83,35 +84,45 @@ def _criterion(name: str, interval: Interval, target: float) -> dict[str, Any]:
 
 
 def _margins(table: ScoreTable) -> np.ndarray:
-    return table.margins
+    return table.record_margins
+
+
+def _metric(context: AuditContext) -> Metric:
+    return headline(context.models["original"][0]["evaluation"])
 
 
 def _population(context: AuditContext, model: str) -> list[dict[str, Any]]:
-    def shares(forget: np.ndarray, evaluation: np.ndarray) -> float:
-        return float(forget.mean() - evaluation.mean())
+    metric = _metric(context)
+
+    def difference(forget: np.ndarray, evaluation: np.ndarray) -> float:
+        return metric.statistic(forget) - metric.statistic(evaluation)
 
     groups = ["forget", "evaluation"]
     return [
         _criterion("membership AUC", context.estimate(model, groups, _margins, auc), 0.5),
         _criterion(
-            "forget accuracy minus evaluation accuracy", context.estimate(model, groups, lambda t: t.correct, shares), 0
+            f"forget {metric.name} minus evaluation {metric.name}",
+            context.estimate(model, groups, metric.read, difference),
+            0,
         ),
     ]
 
 
 def _retrain_compared(context: AuditContext, model: str) -> list[dict[str, Any]]:
-    difference = context.estimate(model, ["forget"], lambda t: t.correct, np.mean, minus="retrained")
+    metric = _metric(context)
+    difference = context.estimate(model, ["forget"], metric.read, metric.statistic, minus="retrained")
     attack = context.estimate(model, ["forget", "evaluation"], _margins, auc, minus="retrained")
     return [
-        _criterion("forget accuracy minus the retrained models'", difference, 0),
+        _criterion(f"forget {metric.name} minus the retrained models'", difference, 0),
         _criterion("membership AUC minus the retrained models'", attack, 0),
     ]
 
 
 def _utility(context: AuditContext, max_utility_loss: float) -> dict[str, Any]:
-    loss = context.estimate("unlearned", ["evaluation"], lambda t: t.correct, np.mean, minus="original")
+    metric = _metric(context)
+    loss = context.estimate("unlearned", ["evaluation"], metric.read, metric.statistic, minus="original")
     return {
-        "name": "evaluation accuracy minus the original's",
+        "name": f"evaluation {metric.name} minus the original's",
         "value": loss.value,
         "low": loss.low,
         "high": loss.high,
@@ -130,8 +141,9 @@ def _sentence(context: AuditContext, evidence: str, outcome: str, criteria: list
     )
     if outcome == "reached":
         return (
-            f"Measured beside {beside}, these figures can no longer tell the forget records apart, "
-            f"and evaluation accuracy changed by {criteria[-1]['value']:+.3f} (allowed is {criteria[-1]['target']:+.3f})."
+            f"Measured beside {beside}, these figures can no longer tell the forget records apart, and "
+            f"evaluation {_metric(context).name} changed by {criteria[-1]['value']:+.3f} "
+            f"(allowed is {criteria[-1]['target']:+.3f})."
         )
     if outcome == "no power" and _too_few(context):
         return (
@@ -146,9 +158,11 @@ def _sentence(context: AuditContext, evidence: str, outcome: str, criteria: list
     reasons = []
     for criterion in criteria:
         if not criterion["holds"]:
-            if criterion["name"].startswith("evaluation accuracy"):
+            if criterion is criteria[-1]:
                 allowed = criterion["target"]
-                reasons.append(f"evaluation accuracy changed by {criterion['value']:+.3f}, allowed is {allowed:+.3f}")
+                reasons.append(
+                    f"evaluation {_metric(context).name} changed by {criterion['value']:+.3f}, allowed is {allowed:+.3f}"
+                )
             else:
                 kind = "remembered" if criterion["side"] == "high" else "over-forgotten"
                 reasons.append(f"forget records are {kind} ({criterion['name']} {criterion['value']:+.3f})")

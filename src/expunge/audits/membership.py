@@ -18,7 +18,8 @@ __all__ = ["Membership"]
 class Membership(Audit):
     """Threshold attack on the loss or the margin, forget against evaluation records.
 
-    Loss (-log p) and margin (log-odds of p) put records in the same order, so that one AUC holds for both. It is 0.5
+    Loss (-log p) and margin (log-odds of p) put records in the same order, so that one AUC holds for both (of a record
+    with several units: the mean loss over them, and the log-odds of their geometric mean probability). It is 0.5
     when forget records look like records never seen; above it they are remembered, below it they are over-forgotten,
     which gives them away as well. Bootstrap interval. One threshold for all records is a weak attack: an AUC near 0.5
     is necessary, not sufficient (Carlini et al. 2022, arXiv 2112.03570; Hayes et al., arXiv 2403.01218).
@@ -28,7 +29,7 @@ class Membership(Audit):
 
     def run(self, context: AuditContext) -> AuditResult:
         found = context.measure(
-            "membership", "membership AUC (loss or margin)", ["forget", "evaluation"], lambda t: t.margins, auc,
+            "membership", "membership AUC (loss or margin)", ["forget", "evaluation"], lambda t: t.record_margins, auc,
             unit="AUC", direction="as retrained",
         )  # fmt: skip
         return AuditResult(found, figure={"roc": self._roc(context), "margins": _histograms(context)})
@@ -37,7 +38,7 @@ class Membership(Audit):
         curves = {}
         for model, tables in context.models.items():
             if tables:
-                forget, evaluation = tables[0]["forget"].margins, tables[0]["evaluation"].margins
+                forget, evaluation = tables[0]["forget"].record_margins, tables[0]["evaluation"].record_margins
                 truth = np.r_[np.ones(len(forget)), np.zeros(len(evaluation))]
                 false, true, _ = roc_curve(truth, np.r_[forget, evaluation])
                 kept = np.unique(np.linspace(0, len(false) - 1, min(len(false), self.points)).astype(int))
@@ -51,7 +52,7 @@ def _histograms(context: AuditContext) -> dict[str, object]:
     bins: dict[str, object] = {"edges": [round(float(e), 3) for e in edges]}
     for model, tables in context.models.items():
         if tables:
-            bins[model] = {group: _shares(tables[0][group].margins, edges) for group in ("forget", "evaluation")}
+            bins[model] = {group: _shares(tables[0][group].record_margins, edges) for group in ("forget", "evaluation")}
     return bins
 
 

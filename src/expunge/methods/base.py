@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
 
 from expunge.options import Options
 
@@ -13,10 +16,56 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from expunge.scoring import Step
+    from expunge.stopping import Check
+    from expunge.tasks.base import Encoded
 
-__all__ = ["Method", "Procedure", "ProcedureContext"]
+__all__ = ["NEEDS", "Group", "Method", "MethodContext", "Procedure", "ProcedureContext", "State"]
 
-_UNITS = frozenset({"forget.hidden", "forget.logits", "retain.hidden", "retain.logits"})
+NEEDS = frozenset(f"{group}.{what}" for group in ("forget", "retain") for what in ("hidden", "logits", "reference"))
+"""Everything a step can carry."""
+
+Group = Literal["forget", "retain"]
+State = Mapping[str, "Tensor"]
+"""What a method carries over its steps: tensors only. One named ``mask/<parameter>`` multiplies that gradient."""
+
+
+@dataclass(frozen=True)
+class MethodContext:
+    """What a method may use before its first step. Every pass through a model made here is counted as cost.
+
+    Attributes:
+        model: The original, not to be changed.
+        forget: The forget records.
+        unseen: As many calibration records, never trained on.
+        ids: Ids of the forget records: what randomness hangs on, so that order does not matter.
+        classes: How many classes the model has.
+        seed: The run's seed.
+        steps_per_pass: Steps in which every forget record is seen once.
+        logits: (model, records) -> (U, C) logits in eval mode.
+        fresh: seed -> a model of the original's architecture with random weights.
+        gradient: Gradient of the mean cross-entropy over the forget units, by parameter name, in eval mode.
+        fit: (records, seed) -> a model fine-tuned from the base on these alone; None without base and recipe.
+    """
+
+    model: Any
+    forget: Encoded
+    unseen: Encoded
+    ids: Sequence[str]
+    classes: int
+    seed: int
+    steps_per_pass: int
+    logits: Callable[[Any, Encoded], Tensor]
+    fresh: Callable[[int], Any]
+    gradient: Callable[[], dict[str, Tensor]]
+    fit: Callable[[Encoded, int], Any] | None = None
+
+    def uniform(self, what: str) -> np.ndarray:
+        """(U,) numbers in [0, 1), one a forget unit, each a function of `what`, the seed, its record's id and its place."""
+        drawn = []
+        for record_id, labels in zip(self.ids, self.forget.labels, strict=True):
+            digest = hashlib.sha256(f"{what}|{self.seed}|{record_id}".encode()).digest()
+            drawn.append(np.random.default_rng(int.from_bytes(digest[:16])).random(len(labels)))
+        return np.concatenate(drawn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +77,27 @@ class Method(Options):
     record) and `retain_ratio` (retained records in a step, as a multiple of its batch size).
 
     Attributes:
-        needs: What `loss` reads of a step, of ``forget.hidden``, ``forget.logits``, ``retain.hidden`` and
-            ``retain.logits``. A group that is not named is not even forwarded.
+        needs: What `loss` reads of a step, of ``forget.hidden``, ``forget.logits``, ``forget.reference`` and the same of
+            ``retain``. A group that is not named is not even forwarded.
+        needs_base: Whether `prepare` trains models from the base: the run then needs `retrain.base` and `retrain.recipe`.
     """
 
-    needs: ClassVar[frozenset[str]] = _UNITS
+    needs: ClassVar[frozenset[str]] = NEEDS
+    needs_base: ClassVar[bool] = False
 
     @classmethod
     def section(cls) -> str:
         return "method"
+
+    def prepare(self, context: MethodContext) -> State:
+        """What the method carries over its steps, made once before the first of them."""
+        del context
+        return {}
+
+    def groups(self, number: int, steps_per_pass: int) -> frozenset[Group]:
+        """Groups that step `number`, counted from 0, reads: all that `needs` names, unless a method has phases."""
+        del number, steps_per_pass
+        return frozenset(group for group in ("forget", "retain") if any(n.startswith(f"{group}.") for n in self.needs))
 
     @abstractmethod
     def loss(self, step: Step) -> dict[str, Tensor]:
@@ -53,17 +114,41 @@ class ProcedureContext:
     """What a procedure may use.
 
     Attributes:
-        fit: Train a fresh model from the base on the retained records: seed -> model. None without base and recipe.
+        model: A copy of the original, the procedure's to change.
+        task: Encodes and collates records.
+        forget: The forget records.
+        retain: The retained records.
+        forget_ids: Their ids.
+        retain_ids: Ids of the retained records.
         seed: The run's seed.
+        fit: (records, seed) -> a model fine-tuned from the base on these; None without base and recipe. Counted as cost.
+        tune: (model, records, epochs, learning rate) -> None; trains that model in place. Counted as cost.
+        check: (model, number) -> how forget and calibration records look to it, for choices between models. Counted.
+        spend: Counts example-passes that the procedure makes on its own.
     """
 
-    fit: Callable[[int], Any] | None
+    model: Any
+    task: Any
+    forget: Encoded
+    retain: Encoded
+    forget_ids: Sequence[str]
+    retain_ids: Sequence[str]
     seed: int
+    fit: Callable[[Encoded, int], Any] | None
+    tune: Callable[[Any, Encoded, float, float], None]
+    check: Callable[[Any, int], Check]
+    spend: Callable[[float], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Procedure(Options):
-    """A method that is no training loss, such as retraining."""
+    """A method that is no training loss, such as retraining.
+
+    Attributes:
+        needs_base: Whether it trains from the base model: the run then needs `retrain.base` and `retrain.recipe`.
+    """
+
+    needs_base: ClassVar[bool] = False
 
     @classmethod
     def section(cls) -> str:

@@ -48,8 +48,9 @@ class ContrastiveUnlearning(Method):
     def loss(self, step: Step) -> dict[str, Tensor]:
         from expunge import losses
 
-        same = step.forget.labels[:, None] == step.retain.labels[None, :]
-        similarity = losses.cosine(step.forget.hidden, step.retain.hidden)
+        partners, labels = step.retain.partners
+        same = step.forget.labels[:, None] == labels[None, :]
+        similarity = losses.cosine(step.forget.hidden, partners)
         terms, counts = losses.contrastive_unlearning(
             similarity, same, ~same, self.temperature, class_form=self.form == "class"
         )

@@ -84,11 +84,12 @@ class DeepCUT(Method):
 
         forget, retain = step.forget, step.retain
         anchors = forget.hidden
-        retained = retain.hidden.detach() if self.detach_partners else retain.hidden
-        equal = forget.labels[:, None] == retain.labels[None, :]
-        record = forget.record_index
-        itself = torch.eye(len(record), dtype=torch.bool, device=record.device)
-        views = (record[:, None] == record[None, :]) & ~itself
+        retained, labels = retain.partners
+        retained = retained.detach() if self.detach_partners else retained
+        equal = forget.labels[:, None] == labels[None, :]
+        unit = forget.unit_index
+        itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+        views = (unit[:, None] == unit[None, :]) & ~itself
         if self.partners == "retain":
             views = torch.zeros_like(views)
         same_retained = torch.zeros_like(equal) if self.partners == "views" else equal

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from expunge.errors import RunError
 from expunge.methods.base import Procedure, ProcedureContext
@@ -29,9 +29,11 @@ class Retrain(Procedure):
         7
     """
 
+    needs_base: ClassVar[bool] = True
+
     seed: Seed = option(1000, "seed of head initialisation, order and dropout")
 
     def run(self, context: ProcedureContext) -> Any:
         if context.fit is None:
             raise RunError("retrain: no base model and recipe; give retrain.base and retrain.recipe.")
-        return context.fit(self.seed)
+        return context.fit(context.retain, self.seed)

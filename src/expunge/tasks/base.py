@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, device
 
-__all__ = ["Batch", "Encoded"]
+__all__ = ["IGNORED", "Batch", "Encoded", "pad"]
+
+IGNORED = -100
+"""The label transformers' own losses leave out."""
+
+_PAD_TO = 8
 
 
 @dataclass(frozen=True)
@@ -19,15 +25,31 @@ class Encoded:
     Attributes:
         input_ids: Token ids of each record, special tokens included.
         token_types: Segment ids of each record, or None where the model has none.
-        labels: Class of each record.
+        labels: Classes of each record's units, in order.
+        units: Token position of each record's units; None where the one unit is the record itself.
     """
 
     input_ids: Sequence[Sequence[int]]
     token_types: Sequence[Sequence[int]] | None
-    labels: Sequence[int]
+    labels: Sequence[Sequence[int]]
+    units: Sequence[Sequence[int]] | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """Number of the first unit of each record among all units, and last the count of units."""
+        total, found = 0, [0]
+        for labels in self.labels:
+            total += len(labels)
+            found.append(total)
+        return found
+
+    @property
+    def flat_labels(self) -> list[int]:
+        """Classes of all units, record by record."""
+        return [label for labels in self.labels for label in labels]
 
     def take(self, positions: Sequence[int]) -> Encoded:
         """The records at `positions`, in that order."""
@@ -35,23 +57,30 @@ class Encoded:
             [self.input_ids[i] for i in positions],
             None if self.token_types is None else [self.token_types[i] for i in positions],
             [self.labels[i] for i in positions],
+            None if self.units is None else [self.units[i] for i in positions],
         )
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A padded batch.
+    """A padded batch of R rows (views of records) that hold U units.
 
     Attributes:
         inputs: The model's keyword arguments: ``input_ids``, ``attention_mask`` and, where used, ``token_type_ids``,
-            each (B, T) with T a multiple of 8.
-        labels: (B,) classes.
-        record_index: (B,) position, within the records asked for, of each row.
+            each (R, T) with T a multiple of 8.
+        labels: (U,) classes.
+        record_index: (U,) position of each unit's record within its group; views of a record share it.
+        unit_index: (U,) number of each unit among all units of its group; views of a unit share it.
+        rows: (U,) row each unit is in; None where unit i is row i as a whole.
+        columns: (U,) token each unit is read at; None likewise.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor
     record_index: Tensor
+    unit_index: Tensor
+    rows: Tensor | None = None
+    columns: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -59,9 +88,81 @@ class Batch:
         return int(self.inputs["input_ids"].shape[1])
 
     def __len__(self) -> int:
-        return int(self.labels.shape[0])
+        return int(self.inputs["input_ids"].shape[0])
 
     def to(self, target: device | str) -> Batch:
         """The same batch on another device."""
         moved = {name: tensor.to(target) for name, tensor in self.inputs.items()}
-        return Batch(moved, self.labels.to(target), self.record_index.to(target))
+        rest = (self.labels, self.record_index, self.unit_index, self.rows, self.columns)
+        return Batch(moved, *(None if tensor is None else tensor.to(target) for tensor in rest))  # pyright: ignore
+
+    def followed_by(self, other: Batch) -> Batch:
+        """Both batches as one; they must have the same length."""
+        import torch
+
+        inputs = {name: torch.cat([tensor, other.inputs[name]]) for name, tensor in self.inputs.items()}
+        labels, records, units = (
+            torch.cat([getattr(self, name), getattr(other, name)]) for name in ("labels", "record_index", "unit_index")
+        )
+        if self.rows is None or self.columns is None or other.rows is None or other.columns is None:
+            return Batch(inputs, labels, records, units)
+        rows = torch.cat([self.rows, other.rows + len(self)])
+        return Batch(inputs, labels, records, units, rows, torch.cat([self.columns, other.columns]))
+
+    def targets(self) -> Tensor:
+        """Labels as transformers' own losses take them: (R,), or (R, T) with `IGNORED` where there is no unit."""
+        import torch
+
+        if self.rows is None or self.columns is None:
+            return self.labels
+        whole = torch.full_like(self.inputs["input_ids"], IGNORED)
+        whole[self.rows, self.columns] = self.labels
+        return whole
+
+    def select(self, outputs: Tensor) -> Tensor:
+        """(U, ...) the units' part of the model's outputs, (R, T, ...) for units within rows, else (R, ...)."""
+        return outputs if self.rows is None or self.columns is None else outputs[self.rows, self.columns]
+
+
+def pad(
+    encoded: Encoded, positions: Sequence[int], tokenizer: Any, max_length: int, views: int, length: int | None
+) -> Batch:
+    """A right-padded batch of the records at `positions`, each `views` times; all first copies come first.
+
+    Args:
+        encoded: Tokenised records.
+        positions: Which records.
+        tokenizer: Names the padding.
+        max_length: Longest length padded to.
+        views: Copies of each record (dropout makes them differ).
+        length: Least padded length; the result's is a multiple of 8, or `max_length`.
+    """
+    import torch
+
+    positions = list(positions)
+    rows = [encoded.input_ids[i] for i in positions]
+    width = max(max(map(len, rows)), length or 1)
+    width = max(width, min(-(-width // _PAD_TO) * _PAD_TO, max_length))
+    fill = tokenizer.pad_token_id
+    inputs = {
+        "input_ids": torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows]),
+        "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
+    }
+    if encoded.token_types is not None:
+        types = [encoded.token_types[i] for i in positions]
+        fill = tokenizer.pad_token_type_id
+        inputs["token_type_ids"] = torch.tensor([[*row, *[fill] * (width - len(row))] for row in types])
+    counts = [len(encoded.labels[i]) for i in positions]
+    labels = torch.tensor([label for i in positions for label in encoded.labels[i]], dtype=torch.long)
+    records = torch.tensor([i for i, count in zip(positions, counts, strict=True) for _ in range(count)])
+    units = torch.tensor(
+        [encoded.offsets[i] + n for i, count in zip(positions, counts, strict=True) for n in range(count)]
+    )
+    repeated = {name: tensor.repeat(views, 1) for name, tensor in inputs.items()}
+    flat = (labels.repeat(views), records.repeat(views), units.repeat(views))
+    if encoded.units is None:
+        return Batch(repeated, *flat)
+    row = torch.tensor([place for place, count in enumerate(counts) for _ in range(count)])
+    column = torch.tensor([at for i in positions for at in encoded.units[i]])
+    row = torch.cat([row + view * len(positions) for view in range(views)])
+    return Batch(repeated, *flat, row, column.repeat(views))

@@ -10,11 +10,9 @@ from typing import Any
 
 from expunge.data.records import Records
 from expunge.errors import Problem, UsageError
-from expunge.tasks.base import Batch, Encoded
+from expunge.tasks.base import Batch, Encoded, pad
 
 __all__ = ["TextClassification", "class_numbers", "default_max_length", "longest_input"]
-
-_PAD_TO = 8
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,9 @@ class TextClassification:
 
     auto_class = "AutoModelForSequenceClassification"
 
+    def entities(self, labels: Any, predictions: Any, offsets: Any) -> None:
+        """None: a text has no entities."""
+
     def encode(self, records: Records) -> Encoded:
         """Tokenise all records once, cut to `max_length`."""
         return self.encode_texts(records.texts, records.labels)
@@ -49,34 +50,13 @@ class TextClassification:
             padding=False,
             return_attention_mask=False,
         )
-        return Encoded(output["input_ids"], output.get("token_type_ids"), labels or [0] * len(texts))
+        return Encoded(
+            output["input_ids"], output.get("token_type_ids"), [(label,) for label in labels or [0] * len(texts)]
+        )
 
     def collate(self, encoded: Encoded, positions: Sequence[int], views: int = 1, length: int | None = None) -> Batch:
-        """A right-padded batch of the records at `positions`, each `views` times.
-
-        Args:
-            encoded: Tokenised records.
-            positions: Which records.
-            views: Copies of each record (dropout makes them differ). All first copies come first.
-            length: Least padded length; the result's is a multiple of 8, or `max_length`.
-        """
-        import torch
-
-        rows = [encoded.input_ids[i] for i in positions]
-        width = max(max(map(len, rows)), length or 1)
-        width = max(width, min(-(-width // _PAD_TO) * _PAD_TO, self.max_length))
-        pad = self.tokenizer.pad_token_id
-        inputs = {
-            "input_ids": torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows]),
-            "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
-        }
-        if encoded.token_types is not None:
-            types = [encoded.token_types[i] for i in positions]
-            pad_type = self.tokenizer.pad_token_type_id
-            inputs["token_type_ids"] = torch.tensor([[*row, *[pad_type] * (width - len(row))] for row in types])
-        labels = torch.tensor([encoded.labels[i] for i in positions])
-        index = torch.arange(len(positions))
-        return Batch({k: v.repeat(views, 1) for k, v in inputs.items()}, labels.repeat(views), index.repeat(views))
+        """A right-padded batch of the records at `positions`, as `expunge.tasks.base.pad` makes it."""
+        return pad(encoded, positions, self.tokenizer, self.max_length, views, length)
 
 
 def longest_input(config: Any) -> int | None:

@@ -1,0 +1,90 @@
+"""What a method is given before its first step, with every pass it costs counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from expunge.methods.base import Method, MethodContext, State
+from expunge.models import find_head
+from expunge.scoring import run_over
+from expunge.tasks.base import Encoded
+
+__all__ = ["Preparation", "prepared_state"]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a run hands to a method's `prepare` beside the model and the forget records.
+
+    Attributes:
+        ids: Ids of the forget records; left out: their positions.
+        unseen: Calibration records, never trained on.
+        fit: (records, seed) -> a model fine-tuned from the base on these, and the passes it took.
+    """
+
+    ids: Sequence[str] | None = None
+    unseen: Encoded | None = None
+    fit: Callable[[Encoded, int], tuple[Any, float]] | None = None
+
+
+def prepared_state(
+    method: Method, model: Any, task: Any, forget: Encoded, given: Preparation, *, seed: int, steps_per_pass: int
+) -> tuple[State, float]:
+    """A method's state before its first step, and the example-passes it cost. Leaves model and random state as they were."""
+    passes = 0.0
+
+    def logits(other: Any, encoded: Encoded) -> Tensor:
+        nonlocal passes
+        passes += len(encoded) / 3
+        head = find_head(other, task.collate(encoded, [0]).to(next(other.parameters()).device))
+        return run_over(other, head, encoded, task, keep_hidden=False)[1]
+
+    def fresh(seed: int) -> Any:
+        torch.manual_seed(seed)
+        return type(model)(model.config).to(next(model.parameters()).device).eval()
+
+    def gradient() -> dict[str, Tensor]:
+        nonlocal passes
+        passes += len(forget)
+        was_training = model.training
+        model.eval().zero_grad()
+        device = next(model.parameters()).device
+        head = find_head(model, task.collate(forget, [0]).to(device))
+        for start in range(0, len(forget), 32):
+            batch = task.collate(forget, range(start, min(start + 32, len(forget)))).to(device)
+            _, outputs = head.run(model, batch)
+            (functional.cross_entropy(outputs.float(), batch.labels, reduction="sum") / forget.offsets[-1]).backward()
+        found = {name: p.grad.detach().clone() for name, p in model.named_parameters() if p.grad is not None}
+        model.zero_grad()
+        model.train(was_training)
+        return found
+
+    def fit(encoded: Encoded, seed: int) -> Any:
+        nonlocal passes
+        assert given.fit is not None
+        fitted, cost = given.fit(encoded, seed)
+        passes += cost
+        return fitted
+
+    unseen = given.unseen if given.unseen is not None else forget.take([])
+    context = MethodContext(
+        model=model,
+        forget=forget,
+        unseen=unseen.take(range(min(len(unseen), len(forget)))),
+        ids=given.ids if given.ids is not None else [str(i) for i in range(len(forget))],
+        classes=model.config.num_labels,
+        seed=seed,
+        steps_per_pass=steps_per_pass,
+        logits=logits,
+        fresh=fresh,
+        gradient=gradient,
+        fit=fit if given.fit is not None else None,
+    )
+    with torch.random.fork_rng():
+        return method.prepare(context), passes

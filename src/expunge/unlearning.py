@@ -1,0 +1,195 @@
+"""Make one model forget: train it with a method's loss, or carry out a procedure. Knows nothing of files and audits."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from expunge.config import Recipe, StopConfig, TrainingConfig
+from expunge.fit import arguments, fit, plain, train
+from expunge.methods.base import Procedure, ProcedureContext
+from expunge.models import find_head
+from expunge.preparation import Preparation
+from expunge.progress import Progress, trainer_stage
+from expunge.scoring import score
+from expunge.stopping import AccuracyStop, Check
+from expunge.tasks.base import Encoded
+from expunge.trainer import UnlearnTrainer
+
+__all__ = ["Outcome", "Unlearning"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What unlearning left.
+
+    Attributes:
+        model: The unlearned model, in eval mode.
+        log: Steps, step kept, reason of the end, the parts of the loss and the checks.
+        passes: Example-passes of training and preparation (a forward pass counts a third).
+        check_passes: Those of the stop rule's checks.
+    """
+
+    model: Any
+    log: dict[str, Any]
+    passes: float
+    check_passes: float
+
+
+@dataclass
+class Unlearning:
+    """One model to be made to forget.
+
+    Attributes:
+        method: A method or procedure.
+        task: Encodes and collates records.
+        forget: The forget records.
+        retain: The retained records.
+        calibration: Held-out records for the stop rule.
+        forget_ids: Ids of the forget records.
+        retain_ids: Ids of the retained records.
+        training: Learning rate, batch size and so on.
+        stop: When to end.
+        seed: Seed of order, dropout and sampling.
+        label_names: Class names in order.
+        base: The model the original was fine-tuned from, where it is known.
+        recipe: How.
+        batch_size: Records a forward pass when checking.
+        trust_remote_code: As in transformers.
+        progress: Where progress is shown.
+    """
+
+    method: Any
+    task: Any
+    forget: Encoded
+    retain: Encoded
+    calibration: Encoded
+    forget_ids: Sequence[str]
+    retain_ids: Sequence[str]
+    training: TrainingConfig
+    stop: StopConfig
+    seed: int
+    label_names: Sequence[str]
+    base: str | None = None
+    recipe: Recipe | None = None
+    batch_size: int = 64
+    trust_remote_code: bool = False
+    progress: Progress = field(default_factory=Progress)
+    _passes: float = 0.0
+    _check_passes: float = 0.0
+
+    def run(self, model: Any) -> Outcome:
+        """Unlearn; the model given is changed in place or given back changed.
+
+        Raises:
+            RunError: Training failed.
+        """
+        log = self._carry_out(model) if isinstance(self.method, Procedure) else self._train(model)
+        return Outcome(log.pop("model").eval(), log, self._passes, self._check_passes)
+
+    def _carry_out(self, model: Any) -> dict[str, Any]:
+        look = self._look()
+        checks: list[Check] = []
+
+        def check(candidate: Any, number: int) -> Check:
+            checks.append(Check(number, *look(candidate)))
+            return checks[-1]
+
+        def tune(candidate: Any, records: Encoded, epochs: float, learning_rate: float) -> None:
+            self._passes += epochs * len(records)
+            recipe = Recipe(epochs=epochs, learning_rate=learning_rate, batch_size=self.training.batch_size)
+            train(candidate, self.task, records, recipe, seed=self.seed, progress=self.progress, name="fine-tuning")
+
+        def spend(passes: float) -> None:
+            self._passes += passes
+
+        fitted = self._fitted()
+        context = ProcedureContext(
+            model=model, task=self.task, forget=self.forget, retain=self.retain, forget_ids=self.forget_ids,
+            retain_ids=self.retain_ids, seed=self.seed, tune=tune, check=check, spend=spend,
+            fit=None if fitted is None else lambda records, seed: self._paid(*fitted(records, seed)),
+        )  # fmt: skip
+        result = self.method.run(context)
+        return {
+            "model": result, "steps": 0, "reason": "a procedure, not a training loss", "history": [],
+            "checks": [asdict(check) for check in checks],
+        }  # fmt: skip
+
+    def _paid(self, model: Any, passes: float) -> Any:
+        self._passes += passes
+        return model
+
+    def _fitted(self) -> Callable[[Encoded, int], tuple[Any, float]] | None:
+        base, recipe = self.base, self.recipe
+        if base is None or recipe is None:
+            return None
+
+        def fitted(records: Encoded, seed: int) -> tuple[Any, float]:
+            model = fit(
+                base, self.task, records, recipe, seed=seed, label_names=self.label_names, progress=self.progress,
+                name="training from the base", trust_remote_code=self.trust_remote_code,
+            )  # fmt: skip
+            return model, recipe.epochs * len(records)
+
+        return fitted
+
+    def _train(self, model: Any) -> dict[str, Any]:
+        settings = self.training
+        a_pass = -(-len(self.forget) // settings.batch_size)
+        with tempfile.TemporaryDirectory(prefix="expunge-") as folder:
+            args = arguments(
+                folder,
+                self.seed,
+                settings,
+                max_steps=max(settings.min_steps, round(settings.epochs * a_pass), 1),
+                per_device_train_batch_size=-(-settings.batch_size // settings.accumulation),
+                gradient_accumulation_steps=settings.accumulation,
+                max_grad_norm=settings.max_grad_norm,
+            )
+            every = self.stop.every or min(10, max(2, a_pass))
+            stop = AccuracyStop(self._look(), every, stop=self.stop.rule == "accuracy")
+            trainer = UnlearnTrainer(
+                model, args, method=self.method, task=self.task, forget=self.forget, retain=self.retain,
+                given=Preparation(self.forget_ids, self.calibration, self._fitted()), callbacks=[stop],
+            )  # fmt: skip
+            cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
+            with trainer_stage(trainer, self.progress, "unlearning"):
+                trainer.train()
+            plain(model)
+            if cached is not None:
+                model.config.use_cache = cached  # the trainer turns it off
+        self._passes += trainer.example_passes
+        return {
+            "model": model,
+            "steps": trainer.state.global_step,
+            "kept_step": stop.kept,
+            "reason": stop.reason,
+            "history": [{name: round(value, 6) for name, value in row.items()} for row in trainer.history],
+            "checks": [asdict(check) for check in stop.checks],
+        }
+
+    def _look(self) -> Callable[[Any], tuple[float, float, float, float]]:
+        """model -> accuracy of a sample of forget and of calibration records, then confidence likewise."""
+        rng = np.random.default_rng([self.seed, 4])
+        most = self.stop.sample
+        forget = min(most, len(self.forget))
+        samples: list[Encoded] = []
+        # Calibration records in proportion, so that a small request stays cheap to check.
+        for records, count in ((self.forget, forget), (self.calibration, min(most, max(64, 4 * forget)))):
+            size = len(records)
+            samples.append(records.take(sorted(rng.choice(size, min(count, size), replace=False).tolist())))
+
+        def look(model: Any) -> tuple[float, float, float, float]:
+            self._check_passes += sum(map(len, samples)) / 3
+            head = find_head(model, self.task.collate(samples[0], [0]).to(next(model.parameters()).device))
+            forget, calibration = (
+                score(model, head, sample, self.task, batch_size=self.batch_size, keep_hidden=False)
+                for sample in samples
+            )
+            return forget.accuracy, calibration.accuracy, forget.confidence, calibration.confidence
+
+        return look
