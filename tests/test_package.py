@@ -25,6 +25,7 @@ LAYERS = [
         "data.held_out",
         "data.request",
         "tasks.text_classification",
+        "tasks.token_classification",
         "demo_data",
     },
     {"scoring", "template", "summary", "testing"},

@@ -1,4 +1,4 @@
-"""Records: texts, labels and stable ids, as plain columns."""
+"""Records: texts or sentences of words, labels and stable ids, as plain columns."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["Records", "content_ids", "normal_form"]
 
 @dataclass(frozen=True)
 class Records:
-    """Labelled texts in a fixed order.
+    """Labelled texts, or sentences of labelled words, in a fixed order.
 
     Attributes:
         ids: A stable, unique string for each record.
-        texts: A tuple of one text, or of two for a pair, for each record.
-        labels: Class number of each record.
+        texts: For each record a tuple of one text, of two for a pair, or of a sentence's words.
+        labels: Class number of each record, or those of its words.
         made_ids: Whether the ids were made from content.
     """
 
     ids: tuple[str, ...]
     texts: tuple[tuple[str, ...], ...]
-    labels: tuple[int, ...]
+    labels: tuple[int, ...] | tuple[tuple[int, ...], ...]
     made_ids: bool = False
 
     def __len__(self) -> int:
@@ -36,7 +36,7 @@ class Records:
         return Records(
             tuple(self.ids[i] for i in positions),
             tuple(self.texts[i] for i in positions),
-            tuple(self.labels[i] for i in positions),
+            tuple(self.labels[i] for i in positions),  # pyright: ignore[reportArgumentType]
             self.made_ids,
         )
 
