@@ -1,22 +1,64 @@
-"""Each method's loss on four units with numbers worked out by hand, and what every method owes its users."""
+"""Each method's loss with numbers worked out by hand, and which way it sends the forget units.
+
+What every method owes its users whatever its loss is in test_conformance.py.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import copy
+import doctest
+import importlib
+from dataclasses import replace
 from math import log
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from transformers import PrinterCallback
 
-from expunge import ContrastiveUnlearning, DeepCUT, FineTune, GradientDifference, UsageError, registry
-from expunge.errors import UndeclaredNeedError
-from expunge.methods.base import Method
+from conftest import Job
+from expunge import (
+    KGA,
+    BadTeacher,
+    ContrastiveUnlearning,
+    DeepCUT,
+    FineTune,
+    GradientAscent,
+    GradientDifference,
+    RandomLabels,
+    RunError,
+    SalUn,
+    Scrub,
+    TaskVector,
+    UsageError,
+    registry,
+)
+from expunge.config import Recipe, StopConfig, TrainingConfig
+from expunge.fit import arguments
+from expunge.methods.base import Method, MethodContext, ProcedureContext
+from expunge.methods.salun import saliency
 from expunge.scoring import Scores, Step
+from expunge.stopping import Check
+from expunge.tasks.base import Encoded
+from expunge.tasks.text_classification import TextClassification
+from expunge.testing import tiny_classifier, tiny_tokenizer, toy_records
+from expunge.trainer import UnlearnTrainer
+from expunge.unlearning import Unlearning
 
-LOSSES = [DeepCUT, ContrastiveUnlearning, GradientDifference, FineTune]
+NAMES = ("water", "machine", "music")
+TASK = TextClassification(tiny_tokenizer(), 48, NAMES)
+UNIFORM, THREE_TO_ONE = [[0.0, 0.0]], [[log(3), 0.0]]
 
 
-def scores(group: str, hidden: list[list[float]], labels: list[int], needs, logits=None, index=None) -> Scores:
+def encoded(count: int, seed: int) -> Encoded:
+    rows = toy_records(count, seed=seed)
+    return TASK.encode_texts([(r["text"],) for r in rows], [NAMES.index(r["label"]) for r in rows])
+
+
+def scores(
+    group: str, hidden: list[list[float]], labels: list[int], needs, logits=None, index=None, reference=None
+) -> Scores:
     vectors = torch.tensor(hidden, dtype=torch.float64, requires_grad=True)
     return Scores(
         hidden=vectors,
@@ -26,7 +68,28 @@ def scores(group: str, hidden: list[list[float]], labels: list[int], needs, logi
         unit_index=torch.tensor(index if index is not None else list(range(len(labels)))),
         allowed=needs,
         group=group,
+        reference=None if reference is None else lambda _, units: torch.tensor(reference, dtype=torch.float64)[units],
     )
+
+
+def pair(method: Method, forget, retain, *, teacher=None, number=0, **state) -> Step:
+    """One unit of class 0 in each group, with these logits over two classes, and these of the original."""
+    return Step(
+        scores("forget", [[1.0, 0.0]], [0], method.needs, logits=forget, reference=teacher),
+        scores("retain", [[0.0, 1.0]], [0], method.needs, logits=retain, reference=teacher),
+        number,
+        {
+            name: torch.as_tensor(value, dtype=torch.float64 if name != "labels" else None)
+            for name, value in state.items()
+        },
+    )
+
+
+def descent(step: Step, method: Method) -> list[float]:
+    """Where a step of gradient descent sends the forget unit's logits."""
+    torch.stack(list(method.loss(step).values())).sum().backward()
+    gradient = step.forget._logits.grad
+    return (-gradient).squeeze(0).tolist() if gradient is not None else [0.0, 0.0]
 
 
 def step(method: Method, **changes) -> Step:
@@ -100,22 +163,251 @@ def test_finetune_by_hand() -> None:
     assert {name: part.item() for name, part in parts.items()} == {"retain": pytest.approx(log(2))}
 
 
-@pytest.mark.parametrize("cls", LOSSES)
-def test_reading_what_is_not_declared_is_an_error(cls: type[Method]) -> None:
-    for need in cls.needs:
-        less = cls.needs - {need}
-        bare = dataclasses.make_dataclass("Bare", [], bases=(cls,), frozen=True, kw_only=True)
-        bare.needs = less
-        with pytest.raises(UndeclaredNeedError, match=need):
-            bare().loss(step(bare()))
+def test_gradient_ascent_by_hand() -> None:
+    # CE of a uniform unit over two classes is log 2. Its gradient is p - onehot = (-1/2, 1/2); ascent goes along it.
+    given = pair(GradientAscent(), UNIFORM, UNIFORM)
+    assert GradientAscent().loss(given)["forget"].item() == pytest.approx(-log(2))
+    assert descent(given, GradientAscent()) == pytest.approx([-0.5, 0.5]), "away from the unit's class"
 
 
-@pytest.mark.parametrize("cls", LOSSES)
-def test_methods_are_frozen_and_round_trip(cls: type[Method]) -> None:
-    method = cls()
-    assert cls.build(method.values()) == method
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        method.retain_ratio = 9  # pyright: ignore
+def test_random_labels_by_hand() -> None:
+    # p = (3/4, 1/4), wrong label 1: CE = log 4, weight 1/2: log 2. CE(retain) = log 2.
+    # Descent goes along (onehot(1) - p) / 2 = (-3/8, 3/8).
+    method = RandomLabels(forget_weight=0.5)
+    given = pair(method, THREE_TO_ONE, UNIFORM, labels=[1])
+    parts = method.loss(given)
+    assert {name: part.item() for name, part in parts.items()} == {
+        "retain": pytest.approx(log(2)),
+        "forget": pytest.approx(log(2)),
+    }
+    assert descent(given, method) == pytest.approx([-0.375, 0.375]), "away from the unit's class, toward the wrong one"
+
+
+def test_bad_teacher_by_hand() -> None:
+    # All logits are doubled and the temperature is 2, so that p = (3/4, 1/4) and u = (1/2, 1/2) as before.
+    # KL(u || p) = (log(2/3) + log 2) / 2 = log(4/3) / 2 = 0.143841; weight 2.
+    # KL(p || u) = 3/4 log(3/2) + 1/4 log(1/2) = 0.130812.
+    # Descent on the forget logits: weight * (u - p) / temperature = 2 * (-1/4, 1/4) / 2: toward the untrained teacher.
+    method = BadTeacher(temperature=2.0, forget_weight=2.0)
+    original = [[2 * log(3), 0.0]]
+    given = pair(method, original, UNIFORM, teacher=original)
+    given = replace(given, state={"teacher": torch.zeros(1, 2)})
+    parts = method.loss(given)
+    assert parts["forget"].item() == pytest.approx(2 * 0.143841, abs=1e-6)
+    assert parts["retain"].item() == pytest.approx(0.130812, abs=1e-6)
+    assert descent(given, method) == pytest.approx([-0.25, 0.25])
+
+
+def test_scrub_by_hand() -> None:
+    # Temperature 2 as above; T^2 = 4. Max step: -4 KL(u || p) = -4 * 0.143841.
+    # Min step: 4 alpha KL(p || u) + gamma CE = 4 * 0.5 * 0.130812 + 3 log 2.
+    method = Scrub(alpha=0.5, gamma=3.0, temperature=2.0, max_passes=1)
+    original = [[2 * log(3), 0.0]]
+    away = pair(method, original, UNIFORM, teacher=UNIFORM, steps_per_pass=2)
+    parts = method.loss(away)
+    assert (parts["forget"].item(), parts["retain"].item()) == (pytest.approx(-4 * 0.143841, abs=1e-5), 0)
+    # The gradient of KL(u || p) is (p - u) / T; ascent, times T^2, is 2 (p - u) = (1/2, -1/2): away from the teacher,
+    # which is less sure of class 0 here.
+    assert descent(away, method) == pytest.approx([0.5, -0.5])
+    near = pair(method, original, UNIFORM, teacher=original, number=2, steps_per_pass=2)
+    parts = method.loss(near)
+    assert (parts["forget"].item(), parts["retain"].item()) == (0, pytest.approx(0.261624 + 3 * log(2), abs=1e-5))
+    assert descent(near, method) == [0, 0]
+
+
+def test_scrub_takes_turns() -> None:
+    method = Scrub(max_passes=2, min_passes=1)
+    read = "".join(next(iter(method.groups(number, 2)))[0] for number in range(12))
+    assert read == "ffrrffrrrrrr", "two steps a pass, two max passes, then only min passes"
+    method = Scrub(max_passes=1, min_passes=2)
+    assert [*map(min, (method.groups(n, 1) for n in range(4)))] == ["forget", "retain", "retain", "retain"]
+
+
+def test_kga_by_hand() -> None:
+    # KL(A || A_f)(forget) = KL(p || u) = 0.130812, gap 0.5: 0.369188. KL(A_D || A)(retain) = KL(p || u), alpha 2.
+    # The gradient of KL(p || u) with p = (3/4, 1/4) is p_i (log(p_i / u_i) - KL) = 3/4 (log 3/2 - 0.130812) = 0.205990
+    # for the first logit and minus that for the second.
+    method = KGA(alpha=2.0)
+    for gap, direction in ((0.5, 1.0), (0.05, -1.0)):
+        given = pair(method, THREE_TO_ONE, UNIFORM, teacher=THREE_TO_ONE)
+        given = replace(given, state={"gap": torch.tensor(gap), "teacher": torch.zeros(1, 2)})
+        parts = method.loss(given)
+        assert parts["forget"].item() == pytest.approx(abs(0.130812 - gap), abs=1e-5)
+        assert parts["retain"].item() == pytest.approx(2 * 0.130812, abs=1e-5)
+        # Nearer to A_f than the gap: away from it; further: toward it.
+        assert descent(given, method) == pytest.approx([0.205990 * direction, -0.205990 * direction], abs=1e-5)
+
+
+def context(forget: Encoded, ids: list[str], **changes) -> MethodContext:
+    values = {
+        "model": None, "forget": forget, "unseen": forget, "ids": ids, "classes": 3, "seed": 0, "steps_per_pass": 1,
+        "logits": lambda *_: None, "fresh": lambda _: None, "gradient": dict,
+    }  # fmt: skip
+    return MethodContext(**{**values, **changes})
+
+
+def test_kga_prepares_the_gap_from_unseen_records() -> None:
+    """Models are known by name here; the gap is KL(original || A_n) on unseen records, the teacher A_f on forget ones."""
+    forget, unseen = encoded(2, 1), encoded(3, 2)
+    outputs = {
+        ("original", 3): torch.tensor(THREE_TO_ONE * 3), ("of 3", 3): torch.zeros(3, 2), ("of 2", 2): torch.ones(2, 2),
+    }  # fmt: skip
+    given = context(
+        forget, ["a", "b"], model="original", unseen=unseen, fit=lambda records, seed: f"of {len(records)}",
+        logits=lambda model, records: outputs[model, len(records)],
+    )  # fmt: skip
+    state = KGA().prepare(given)
+    assert state["gap"].item() == pytest.approx(0.130812, abs=1e-5)
+    assert torch.equal(state["teacher"], torch.ones(2, 2))
+    with pytest.raises(RunError, match=r"retrain\.base"):
+        KGA().prepare(replace(given, fit=None))
+    with pytest.raises(UsageError, match="never trained on"):
+        KGA().prepare(replace(given, unseen=unseen.take([])))
+
+
+@pytest.mark.parametrize("method", [RandomLabels(), SalUn()], ids=lambda method: type(method).__name__)
+def test_wrong_labels_hang_on_ids_alone(method: Method) -> None:
+    """Never the true class, evenly spread over the others, the same however the records are ordered."""
+    forget = encoded(300, 1)
+    ids = [f"r{i}" for i in range(300)]
+    gradient = {"w": torch.arange(4.0)}
+    labels = method.prepare(context(forget, ids, gradient=lambda: gradient))["labels"].numpy()
+    true = np.array(forget.flat_labels)
+    assert not (labels == true).any()
+    shifts = np.bincount((labels - true) % 3, minlength=3)
+    assert shifts[0] == 0
+    assert abs(shifts[1] - 150) < 45, "five standard deviations of 300 fair draws"
+    order = np.random.default_rng(0).permutation(300).tolist()
+    again = method.prepare(context(forget.take(order), [ids[i] for i in order], gradient=lambda: gradient))["labels"]
+    assert (again.numpy() == labels[order]).all()
+    other = method.prepare(context(forget, ids, seed=1, gradient=lambda: gradient))["labels"].numpy()
+    assert (other != labels).any()
+
+
+def test_saliency_by_hand() -> None:
+    # Sizes 5, 4, 3, 2, 1, 0, 0, 0: half of eight weights is four, the fourth largest is 2.
+    gradient = {"a": torch.tensor([[1.0, -5.0], [0.0, 2.0]]), "b": torch.tensor([-4.0, 3.0, 0.0, 0.0])}
+    masks = saliency(gradient, 0.5)
+    assert masks["a"].tolist() == [[False, True], [False, True]]
+    assert masks["b"].tolist() == [True, True, False, False]
+    assert sum(int(mask.sum()) for mask in saliency(gradient, 1.0).values()) == 5, "never a weight without gradient"
+
+
+def trainer_for(tmp_path: Path, method: Method, model=None, *, steps: int = 4, records: int = 8) -> UnlearnTrainer:
+    args = arguments(
+        str(tmp_path), 3, TrainingConfig(learning_rate=1e-2), per_device_train_batch_size=4, max_steps=steps
+    )
+    trainer = UnlearnTrainer(
+        model or tiny_classifier(seed=3),
+        args,
+        method=method,
+        task=TASK,
+        forget=encoded(records, 1),
+        retain=encoded(40, 2),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def test_salun_leaves_the_other_weights_as_they_were(tmp_path: Path) -> None:
+    """Bit for bit, through the real trainer and AdamW; the masked half moves."""
+    trainer = trainer_for(tmp_path, SalUn(share=0.3))
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    moved = kept = 0
+    for name, parameter in trainer.model.named_parameters():
+        mask = trainer.method_state[f"mask/{name}"]
+        assert torch.equal(parameter[~mask], before[name][~mask]), name
+        moved += int((parameter != before[name])[mask].sum())
+        kept += int(mask.sum())
+    # round(0.3 n) weights, and those tied with the last of them.
+    assert kept == pytest.approx(0.3 * sum(p.numel() for p in before.values()), rel=0.01)
+    assert moved > 0.9 * kept
+
+
+def test_scrubs_teacher_is_not_its_student(tmp_path: Path) -> None:
+    model = tiny_classifier(seed=3)
+    original = copy.deepcopy(model).eval()
+    trainer = trainer_for(tmp_path, Scrub(), model)
+    teacher = trainer._reference
+    assert teacher is not None
+    trainer.train()
+    assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), original.parameters(), strict=True))
+    for mine, first in zip(teacher._model.parameters(), original.parameters(), strict=True):
+        assert torch.equal(mine, first)
+        assert not mine.requires_grad
+    batch = TASK.collate(trainer.forget, range(8))
+    with torch.inference_mode():
+        expected = original(**batch.inputs).logits
+    torch.testing.assert_close(teacher.logits("forget", batch.record_index, batch.unit_index), expected)
+    assert [row["forget"] != 0 for row in trainer.history] == [True, True, False, False], "two steps a pass"
+
+
+def test_the_bad_teacher_is_an_untrained_model(tmp_path: Path) -> None:
+    model = tiny_classifier(seed=3)
+    with torch.no_grad():
+        model.classifier.bias.copy_(torch.tensor([9.0, 0.0, 0.0]))
+    teacher = trainer_for(tmp_path, BadTeacher(), model).method_state["teacher"]
+    assert teacher.shape == (8, 3)
+    assert teacher.abs().max() < 2, "the original says 9 of every record, random weights do not"
+    again = trainer_for(tmp_path, BadTeacher(), model).method_state["teacher"]
+    assert torch.equal(teacher, again)
+
+
+def test_task_vector_by_hand() -> None:
+    # theta = 1, fine-tuned 3: the vector is 2. theta - alpha 2 = 0 for alpha 1/2, and -3 for alpha 2.
+    # Confidence on forget records is made to be 0.9 at 1, 0.5 at 0 and 0.2 at -3; on calibration records 0.6 throughout:
+    # 0.5 is nearest to 0.6, so alpha is 1/2.
+    seen, tuned = [], []
+
+    def tune(model, records, epochs, learning_rate) -> None:
+        tuned.append((records, epochs, learning_rate))
+        torch.nn.init.constant_(model.weight, 3.0)
+
+    def check(model, number) -> Check:
+        seen.append((number, model.weight.item()))
+        return Check(number, 0.0, 0.0, {1.0: 0.9, 0.0: 0.5, -3.0: 0.2}[model.weight.item()], 0.6)
+
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(model.weight, 1.0)
+    given = ProcedureContext(
+        model=model, task=None, forget="forget", retain=None, forget_ids=(), retain_ids=(), seed=0, fit=None, tune=tune,
+        check=check, spend=lambda _: None,
+    )  # fmt: skip
+    found = TaskVector(alphas=(0.5, 2.0), epochs=7.0, learning_rate=0.1).run(given)
+    assert tuned == [("forget", 7.0, 0.1)]
+    assert seen == [(0, 1.0), (1, 0.0), (2, -3.0)]
+    assert found.weight.item() == 0.0
+
+
+@pytest.fixture(scope="module")
+def original(job: Job):
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(job.model)
+
+
+@pytest.mark.parametrize(
+    "name", ["gradient-ascent", "random-labels", "salun", "bad-teacher", "scrub", "kga", "task-vector"]
+)
+def test_the_tiny_job_is_less_sure_of_what_it_forgot(name: str, original, job: Job) -> None:
+    """On a model that knows its training records by heart, confidence on the forget records falls toward calibration's."""
+    train, settings = encoded(240, 1), {"learning_rate": 1e-3, "min_steps": 24}
+    method = registry.find("methods", name)
+    job_of = Unlearning(
+        method=method(learning_rate=2e-3) if name == "task-vector" else method(), task=TASK, forget=train.take(range(24)),
+        retain=train.take(range(24, 240)), calibration=encoded(200, 2), forget_ids=[f"r1-{i:04d}" for i in range(24)],
+        retain_ids=[], training=TrainingConfig(**settings), stop=StopConfig(every=6), seed=0, label_names=NAMES,
+        base=str(job.base), recipe=Recipe(epochs=20.0, learning_rate=3e-3, batch_size=16),
+    )  # fmt: skip
+    outcome = job_of.run(copy.deepcopy(original))
+    checks = outcome.log["checks"]
+    best = min(checks[1:], key=lambda check: check["forget_confidence"])
+    assert checks[0]["forget_confidence"] > 0.95
+    assert best["forget_confidence"] < checks[0]["forget_confidence"] - 0.05
+    assert all(torch.isfinite(p).all() for p in outcome.model.parameters())
+    preparation = {"kga": 20 * 48 + (24 + 24 + 24) / 3, "salun": 24, "bad-teacher": 24 / 3}
+    assert outcome.passes > preparation.get(name, 0), "what preparation costs is counted"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +429,16 @@ def test_bad_hyperparameters_are_refused_when_built(values: dict, words: list[st
 
 def test_built_ins_come_by_the_same_road_as_plug_ins() -> None:
     assert registry.find("methods", "deepcut") is DeepCUT
-    assert {"contrastive", "deepcut", "finetune", "gradient-difference", "retrain"} <= set(registry.names("methods"))
+    assert {
+        "bad-teacher", "contrastive", "deepcut", "finetune", "gradient-ascent", "gradient-difference", "kga",
+        "random-labels", "retrain", "salun", "scrub", "task-vector",
+    } <= set(registry.names("methods"))  # fmt: skip
     with pytest.raises(UsageError, match='Did you mean "deepcut"'):
         registry.find("methods", "deepcutt")
+
+
+@pytest.mark.parametrize("name", registry.names("methods"))
+def test_docstring_examples_hold(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(registry.find("methods", name).__module__))
+    assert result.attempted
+    assert not result.failed

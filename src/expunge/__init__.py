@@ -12,32 +12,46 @@ if TYPE_CHECKING:
     from expunge.config import AuditConfig, Recipe, RunConfig, StopConfig, TrainingConfig
     from expunge.erase import Erased, unlearn
     from expunge.errors import ExpungeError, RunError, UsageError
+    from expunge.methods.bad_teacher import BadTeacher
     from expunge.methods.base import Method, Procedure
     from expunge.methods.contrastive import ContrastiveUnlearning
     from expunge.methods.deepcut import DeepCUT
     from expunge.methods.finetune import FineTune
+    from expunge.methods.gradient_ascent import GradientAscent
     from expunge.methods.gradient_difference import GradientDifference
+    from expunge.methods.kga import KGA
+    from expunge.methods.random_labels import RandomLabels
     from expunge.methods.retrain import Retrain
+    from expunge.methods.salun import SalUn
+    from expunge.methods.scrub import Scrub
+    from expunge.methods.task_vector import TaskVector
     from expunge.record import RunRecord
     from expunge.report import render
     from expunge.trainer import UnlearnTrainer
 
 _HOME = {
     "AuditConfig": "config",
+    "BadTeacher": "methods.bad_teacher",
     "ContrastiveUnlearning": "methods.contrastive",
     "DeepCUT": "methods.deepcut",
     "Erased": "erase",
     "ExpungeError": "errors",
     "FineTune": "methods.finetune",
+    "GradientAscent": "methods.gradient_ascent",
     "GradientDifference": "methods.gradient_difference",
+    "KGA": "methods.kga",
     "Method": "methods.base",
     "Procedure": "methods.base",
+    "RandomLabels": "methods.random_labels",
     "Recipe": "config",
     "Retrain": "methods.retrain",
     "RunConfig": "config",
     "RunError": "errors",
     "RunRecord": "record",
+    "SalUn": "methods.salun",
+    "Scrub": "methods.scrub",
     "StopConfig": "config",
+    "TaskVector": "methods.task_vector",
     "TrainingConfig": "config",
     "UnlearnTrainer": "trainer",
     "UsageError": "errors",
@@ -47,20 +61,27 @@ _HOME = {
 
 __all__ = [
     "AuditConfig",
+    "BadTeacher",
     "ContrastiveUnlearning",
     "DeepCUT",
     "Erased",
     "ExpungeError",
     "FineTune",
+    "GradientAscent",
     "GradientDifference",
+    "KGA",
     "Method",
     "Procedure",
+    "RandomLabels",
     "Recipe",
     "Retrain",
     "RunConfig",
     "RunError",
     "RunRecord",
+    "SalUn",
+    "Scrub",
     "StopConfig",
+    "TaskVector",
     "TrainingConfig",
     "UnlearnTrainer",
     "UsageError",

@@ -67,6 +67,11 @@ class MethodContext:
             drawn.append(np.random.default_rng(int.from_bytes(digest[:16])).random(len(labels)))
         return np.concatenate(drawn)
 
+    def other_classes(self, what: str) -> np.ndarray:
+        """(U,) a class for each forget unit, drawn evenly from those that are not its own, as `uniform` draws."""
+        shift = 1 + (self.uniform(what) * (self.classes - 1)).astype(int)
+        return (np.array(self.forget.flat_labels) + shift) % self.classes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method(Options):

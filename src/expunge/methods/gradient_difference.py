@@ -23,7 +23,8 @@ class GradientDifference(Method):
     Formula: ``L = -forget_weight * CE(forget) + CE(retain)``.
 
     Source: Liu et al., "Continual Learning and Private Unlearning", CoLLAs 2022, arXiv 2203.12817; known as GradDiff in
-    TOFU (arXiv 2401.06121) and, with weights that sum to one, as NegGrad+ (Kurmanji et al., arXiv 2302.09880).
+    TOFU (arXiv 2401.06121). NegGrad+ (Kurmanji et al., arXiv 2302.09880) is the same loss with weights that sum to
+    one, ``beta * CE(retain) - (1 - beta) * CE(forget)``: divide by beta, that is `forget_weight` = (1 - beta) / beta.
 
     Ours: none. The loss has no lower bound: without a stop rule it goes on until the model is destroyed.
 
