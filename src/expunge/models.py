@@ -38,6 +38,10 @@ def inspect_folder(path: str, *, where: str) -> list[Problem]:
     if (folder / "adapter_config.json").is_file():
         way_out = "Merge the adapter first: model.merge_and_unload(), then save_pretrained."
         return [Problem(where, f'"{path}" holds an adapter, not a whole model', way_out)]
+    from expunge.sisa import folder as sisa
+
+    if sisa.is_sisa(folder):
+        return sisa.problems(path, where=where)
     problems = []
     if not (folder / "config.json").is_file():
         problems.append(Problem(where, f'"{path}" has no config.json', "Give a folder written by save_pretrained."))
@@ -102,7 +106,7 @@ def load_tokenizer(path: str, *, where: str, trust_remote_code: bool = False) ->
 def load_model(
     path: str, auto_class: str, *, where: str, new_head: dict[str, Any] | None = None, **options: Any
 ) -> Any:
-    """The model in float32, from safetensors only.
+    """The model in float32, from safetensors only; the ensemble where the folder is a SISA folder.
 
     Args:
         path: Folder or hub id.
@@ -117,6 +121,13 @@ def load_model(
     """
     import transformers
 
+    from expunge.sisa import folder as sisa
+
+    if sisa.is_sisa(path):
+        if new_head:
+            way_out = "Give the model that was fine-tuned from."
+            raise UsageError(Problem(where, f'"{path}" is a SISA folder, no base model', way_out))
+        return sisa.load_ensemble(path, auto_class, where=where, **options)
     cls = getattr(transformers, auto_class)
     head_sizes = {"ignore_mismatched_sizes": True, **new_head} if new_head else {}
     if not torch.cuda.is_available():
@@ -202,9 +213,13 @@ class Head:
 def find_head(model: Any, probe: Batch) -> Head:
     """The linear layer that makes the logits, found by running `probe` once and checking that it reproduces them.
 
+    A model that says itself which it is (a SISA ensemble has several) is asked.
+
     Raises:
         UsageError: No such layer: the model's head ends in something else.
     """
+    if hasattr(model, "find_head"):
+        return model.find_head(probe)
     labels = model.config.num_labels
     pad = getattr(model.config, "pad_token_id", None)
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == labels]

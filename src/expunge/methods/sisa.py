@@ -28,7 +28,7 @@ class Sisa(Procedure):
 
     Failure signs: needs a folder made by `expunge train-sisa`, so it must be decided on before training. Members see fewer
     records, so accuracy falls, most where classes are rare. Many records in one request touch every shard, and the saving
-    is gone: 16 random ones cost 81 % with the defaults.
+    is gone: 16 random ones cost 89 % with the defaults.
 
     Example:
         >>> Sisa().values()

@@ -1,0 +1,192 @@
+"""Erase records from an ensemble: train the stages they touched again, without them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from expunge.errors import Problem, UsageError
+from expunge.privacy import read_salt
+from expunge.sisa.ensemble import Ensemble
+from expunge.sisa.folder import must_be_unchanged
+from expunge.sisa.manifest import Ledger, Manifest
+from expunge.sisa.training import stage_folder
+from expunge.tasks.base import Encoded
+
+__all__ = ["account", "erase", "joined", "not_erased_before"]
+
+
+def erase(
+    ensemble: Ensemble,
+    *,
+    task: Any,
+    forget: Encoded,
+    forget_ids: Sequence[str],
+    retain: Encoded,
+    retain_ids: Sequence[str],
+    spend: Callable[[float], None],
+) -> Ensemble:
+    """The ensemble as it would be had it never been given the records.
+
+    Args:
+        ensemble: Left as it is; the two share the stages that are not touched.
+        task: Collates records.
+        forget: Records to erase.
+        forget_ids: Their ids.
+        retain: All other records of the training data; those erased before are left out.
+        retain_ids: Their ids.
+        spend: Called with the example-passes made.
+
+    Raises:
+        UsageError: A record was erased before, the data are not those of the ensemble, or the base has changed.
+        RunError: Training failed.
+    """
+    manifest, old = ensemble.manifest, ensemble.checkpoints
+    ledger = ensemble.ledger or Ledger(read_salt())
+    if before := ledger.erased(manifest, forget_ids):
+        raise UsageError(not_erased_before(len(before)))
+    gone = ledger.erased(manifest, retain_ids)
+    kept = [i for i, record_id in enumerate(retain_ids) if record_id not in gone]
+    retain, retain_ids = retain.take(kept), [retain_ids[i] for i in kept]
+    _must_be_its_data(manifest, ledger, [*forget_ids, *retain_ids], joined(forget, retain))
+    must_be_unchanged(manifest, old.base)
+
+    plan = manifest.plan
+    first: dict[int, int] = {}
+    for shard, number in map(plan.place, forget_ids):
+        first[shard] = min(number, first.get(shard, number))
+    counts = plan.counts(retain_ids)
+    planned = {s: sum(plan.visits(counts[s], r) for r in range(k, plan.slices + 1)) for s, k in first.items()}
+    workspace = Path(tempfile.mkdtemp(prefix="expunge-sisa-"))
+    with _removed_on_failure(workspace):
+        passes = [list(row) for row in manifest.passes]
+        shards, device = ensemble.shards, next(ensemble.parameters()).device
+        written: dict[tuple[int, int], Path] = {}
+        for shard, stage in sorted(first.items()):
+            if not sum(counts[shard]):
+                passes[shard] = [0] * plan.slices
+                continue
+            start = old.stages[shard, stage - 1] if stage > 1 else None
+            name = f"shard {shard}: training stages {stage} to {plan.slices} again"
+            with ensemble.progress.stage(name, planned[shard]) as advance:
+                spent = shards.train(
+                    shard, stage, task=task, encoded=retain, ids=retain_ids, start=start, place=workspace,
+                    device=device, advance=advance,
+                )  # fmt: skip
+            spend(sum(spent))
+            passes[shard][stage - 1 :] = spent
+            stages = range(stage, plan.slices + 1)
+            written |= {(shard, r): workspace / stage_folder(shard, r) for r in stages}
+        members = {shard: ensemble.members[str(shard)] for shard, row in enumerate(counts) if sum(row)}
+        members |= {
+            shard: shards.whole(shard, written[shard, plan.slices]).to(device) for shard in first if shard in members
+        }
+        checkpoints = old.replaced(written, workspace)
+        emptied = [shard for shard in first if not sum(counts[shard])]
+        for key in [key for key in checkpoints.stages if key[0] in emptied]:
+            del checkpoints.stages[key]
+    request = {
+        "records": len(forget_ids),
+        "shards": len(first),
+        "stages": len(written),
+        "passes": sum(planned.values()),
+        "ensemble_passes": sum(map(sum, manifest.passes)),
+    }
+    result = Ensemble(
+        members,
+        replace(
+            manifest,
+            counts=tuple(map(tuple, counts)),
+            contents=ledger.contents(plan, retain_ids, retain),
+            erased=tuple(sorted({*manifest.erased, *map(ledger.mark, forget_ids)})),
+            passes=tuple(map(tuple, passes)),
+            requests=(*manifest.requests, request),
+        ),
+        checkpoints,
+    )
+    result.trust_remote_code, result.ledger, result.progress = (
+        ensemble.trust_remote_code, ensemble.ledger, ensemble.progress,
+    )  # fmt: skip
+    return result.eval()
+
+
+def account(ensemble: Ensemble) -> dict[str, Any]:
+    """What the last request cost, beside what was to be expected, for a run's record.
+
+    All figures count example-passes of training.
+    """
+    manifest = ensemble.manifest
+    plan, request = manifest.plan, manifest.requests[-1]
+    share = request["passes"] / request["ensemble_passes"]
+    expected = plan.share_of(request["records"])
+    count = request["records"]
+    return {
+        "reason": (
+            f"sisa: {request['stages']} of {plan.shards * plan.slices} stages trained again, {share:.1%} of the "
+            f"ensemble's training passes (expected for {count} random record{'s' if count > 1 else ''}: {expected:.1%})"
+        ),
+        "sisa": {
+            **request,
+            "share": round(share, 6),
+            "expected_share": round(float(expected), 6),
+            "expected_share_of_one": round(float(plan.share_of(1)), 6),
+            "plain_retraining_passes": plan.epochs * sum(map(sum, manifest.counts)),
+            "shards": plan.shards,
+            "slices": plan.slices,
+            "touched_shards": request["shards"],
+            "adapter": manifest.members.adapter,
+            "requests": len(manifest.requests),
+        },
+    }
+
+
+def not_erased_before(count: int) -> Problem:
+    """What to say of records that were erased before."""
+    what = f"{count} of the requested records {'were' if count > 1 else 'was'} erased from this SISA folder before"
+    return Problem("request", what, "Leave them out of the request: nothing of them is left to erase.")
+
+
+def joined(first: Encoded, second: Encoded) -> Encoded:
+    """The records of both."""
+    types = first.token_types, second.token_types
+    units = first.units, second.units
+    return Encoded(
+        [*first.input_ids, *second.input_ids],
+        None if types[0] is None or types[1] is None else [*types[0], *types[1]],
+        [*first.labels, *second.labels],
+        None if units[0] is None or units[1] is None else [*units[0], *units[1]],
+    )
+
+
+def _must_be_its_data(manifest: Manifest, ledger: Ledger, ids: Sequence[str], encoded: Encoded) -> None:
+    found, known = ledger.contents(manifest.plan, ids, encoded), manifest.contents
+    changed = [
+        f"slice {number} of shard {shard}"
+        for shard, row in enumerate(known)
+        for number, content in enumerate(row, start=1)
+        if content != found[shard][number - 1]
+    ]
+    if changed:
+        held = sum(map(sum, manifest.counts))
+        what = (
+            f"the training data are not those of the SISA folder ({held} records there, {len(ids)} here; other ids, texts, "
+            f"labels or tokens in {', '.join(changed[:3])}{' ...' if len(changed) > 3 else ''})"
+        )
+        way_out = (
+            "Give the data it was trained on, with the same id, text and label columns; records erased before may be gone."
+        )
+        raise UsageError(Problem("data.train", what, way_out))
+
+
+@contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
