@@ -196,7 +196,7 @@ CASES: list[tuple[str, Change, list[str]]] = [
         ["the tokenizer of", "tokenizer.save_pretrained"],
     ),
     ("an encoder without head", config_json(architectures=["BertModel"]), ["BertModel, not a text classifier"]),
-    ("a tagger", config_json(architectures=["BertForTokenClassification"]), ["not a text classifier"]),
+    ("a masked language model", config_json(architectures=["BertForMaskedLM"]), ["not a text classifier or tagger"]),
     ("a multi-label model", config_json(problem_type="multi_label_classification"), ["multi_label", "single-label"]),
     ("a regression model", config_json(problem_type="regression"), ["regression", "single-label"]),
     ("a quantised model", config_json(quantization_config={"quant_method": "x"}), ["quantised", "before quantisation"]),

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from expunge import registry, suitability
-from expunge.config import Recipe, RunConfig
+from expunge.config import Recipe, RequestConfig, RunConfig
 from expunge.data import sources
-from expunge.data.held_out import overlapping, split_halves
-from expunge.data.records import Records, content_ids
-from expunge.data.request import Resolved, matching, read_request, resolve
+from expunge.data.held_out import again, overlapping, split_halves
+from expunge.data.records import Records, content_ids, is_text
+from expunge.data.request import Resolved, matching, mentioning, read_request, resolve
 from expunge.errors import Collector, Problem, UsageError
 from expunge.privacy import read_salt, salt_path
-from expunge.tasks.text_classification import TextClassification, class_numbers
+from expunge.sisa.request import manifest_of, still_there
+from expunge.tasks.kinds import Task
+from expunge.tasks.text_classification import TextClassification
 
 __all__ = ["Inputs", "Prepared", "check"]
 
@@ -46,7 +48,7 @@ class Prepared:
     """A run that passed its checks: records split, names resolved, nothing loaded but the tokenizer.
 
     Attributes:
-        config: The configuration.
+        config: The configuration, with the columns of the task where none were named.
         task: Encodes and collates records.
         train: Training records.
         request: Which of them to forget.
@@ -61,7 +63,7 @@ class Prepared:
     """
 
     config: RunConfig
-    task: TextClassification
+    task: Task
     train: Records
     request: Resolved
     calibration: Records
@@ -88,84 +90,100 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     inputs = inputs or Inputs()
     found = Collector()
     found.problems.extend(extra)
-    model_config, tokenizer = suitability.original(config, inputs.model, inputs.tokenizer, found)
+    model_config, tokenizer, task = suitability.original(config, inputs.model, inputs.tokenizer, found)
+    config = _with_columns(config, task or TextClassification)
     names = found.run(suitability.label_names, config, model_config) if model_config is not None else None
+    kind = _Kind(task, names) if task is not None and names else None
     training = found.run(_columns, config, inputs.train, config.data.train, "data.train", config.data.train_split)
-    train = found.run(_records, training, config, names, "data.train", True) if training and names else None
-    content_key = _content_key(config, names)
+    train = found.run(_records, training, config, kind, "data.train", True) if training and kind else None
+    content_key = _content_key(config, kind)
     ids = found.run(read_request, config.request, config.data.id, content_key, inputs.forget)
+    selected = found.run(_selected, config.request, training, train, kind) if training else None
     request = None
-    selected = None
-    if training and config.request.where is not None:
-        selected = found.run(matching, training, config.request.where)
     if train is not None and (ids or selected or config.request.fraction is not None):
         request = found.run(resolve, train, ids, config.request, selected)
-    halves = found.run(_held_out, config, inputs, names, train, found) if names else None
+    halves = found.run(_held_out, config, inputs, kind, train, request, found) if kind else None
     recipe = found.run(suitability.comparisons, config, model_config, found)
     audits = found.run(_audits, config)
-    max_length = (
-        found.run(suitability.max_length, config, tokenizer, model_config) if tokenizer and model_config else None
-    )
+    max_length = None
+    if tokenizer and model_config:
+        max_length = found.run(suitability.max_length, config, recipe, tokenizer, model_config)
     salt = None
     if config.privacy.salt_file or salt_path().exists():
         salt = found.run(read_salt, config.privacy.salt_file)
+    manifest = found.run(manifest_of, config.model.path, inputs.model)
+    if manifest is not None and train is not None and request is not None:
+        request = found.run(still_there, manifest, train.ids, request, ids, salt)
     found.finish()
     salt = salt or read_salt()  # made now, when nothing else is wrong
     assert max_length is not None
     assert train is not None  # a problem would have been found otherwise, here and below
     assert request is not None
     assert halves is not None
-    assert names is not None
+    assert kind is not None
     calibration, evaluation, halved, dropped = halves
     return Prepared(
-        config=config, task=TextClassification(tokenizer, max_length, names), train=train, request=request,
+        config=config, task=kind.task(tokenizer, max_length, kind.names), train=train, request=request,
         calibration=calibration, evaluation=evaluation, halved=halved, dropped=dropped, recipe=recipe,
         audits=audits, salt=salt, model=inputs.model,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """The model's task and class names: what records are read by."""
+
+    task: type[Task]
+    names: tuple[str, ...]
+
+
+def _with_columns(config: RunConfig, task: type[Task]) -> RunConfig:
+    data = config.data
+    own = {"text": data.text or task.text_columns, "label": data.label or task.label_column}
+    return replace(config, data=replace(data, **own))
+
+
+def _selected(
+    request: RequestConfig, columns: sources.Columns, train: Records | None, kind: _Kind | None
+) -> list[int] | None:
+    """Positions that a rule of the request selects; None where it names ids or a share, or records cannot be read."""
+    if request.where is not None:
+        return matching(columns, request.where)
+    if train is None or kind is None:
+        return None
+    if request.mention is not None:
+        return mentioning(train.texts, request.mention)
+    if request.label is None:
+        return None
+    if found := kind.task.labelled(train.labels, request.label, kind.names):
+        return found
+    what = f'no record of the training data carries "{request.label}"'
+    raise UsageError(Problem("request.label", what, "Name a class that is there."))
 
 
 def _columns(config: RunConfig, given: Any, path: str, where: str, split: str) -> sources.Columns:
     source = given if given is not None else path
     if isinstance(source, str) and not source:
         raise UsageError(Problem(where, "no data is named", f"Set {where} to a file, a saved dataset or a hub id."))
-    columns = sources.read(source, where=where, split=split)
+    columns = sources.read(source, where=where, split=split, file_format=config.data.format)
     wanted = [*config.data.text, config.data.label]
     if config.data.id is not None and where == "data.train":
         wanted.append(config.data.id)
     problems = sources.pick(columns, wanted, where=where, source=source)
-    if len(config.data.text) not in (1, 2):
-        what = f"{len(config.data.text)} text columns are named"
-        problems.append(Problem("data.text", what, "Name one column, or two for a text pair."))
     if problems:
         raise UsageError(problems)
     return columns
 
 
-def _texts(columns: sources.Columns, config: RunConfig, where: str) -> list[tuple[str, ...]]:
-    texts = list(zip(*(columns[name] for name in config.data.text), strict=True))
-    bad = [row for row, text in enumerate(texts, start=1) if not all(map(_is_text, text))]
-    if bad:
-        what = f"{len(bad)} rows have no text or broken Unicode, the first is row {bad[0]}"
-        raise UsageError(Problem(where, what, f"Every row needs text in {', '.join(config.data.text)}."))
-    return texts
-
-
-def _is_text(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:  # half of a surrogate pair, as a cut emoji leaves it
-        return False
-
-
-def _records(columns: sources.Columns, config: RunConfig, names: Sequence[str], where: str, with_ids: bool) -> Records:
+def _records(columns: sources.Columns, config: RunConfig, kind: _Kind, where: str, with_ids: bool) -> Records:
     found = Collector()
-    texts = found.run(_texts, columns, config, where)
-    labels = found.run(class_numbers, columns[config.data.label], names, where=f"{where}, column {config.data.label}")
+    read = found.run(kind.task.read, columns, config.data.text, config.data.label, kind.names, where=where)
     ids: list[str] = []
     if with_ids and config.data.id is not None:
         ids = found.run(_given_ids, columns[config.data.id], config.data.id, where) or []
     found.finish()
-    return Records(tuple(ids or content_ids(texts, labels)), tuple(texts), tuple(labels), made_ids=not ids)
+    texts, labels = read
+    return Records(tuple(ids or content_ids(texts, labels)), texts, labels, made_ids=not ids)
 
 
 def _given_ids(values: Sequence[Any], column: str, where: str) -> list[str]:
@@ -195,24 +213,25 @@ def _id_text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     text = str(value)
-    return text if _is_text(text) else ""
+    return text if is_text(text) else ""
 
 
-def _content_key(config: RunConfig, names: Sequence[str] | None) -> Any:
+def _content_key(config: RunConfig, kind: _Kind | None) -> Any:
     def key(columns: sources.Columns) -> list[str]:
         wanted = [*config.data.text, config.data.label]
         if problems := sources.pick(columns, wanted, where="request.file", source=config.request.file):
             raise UsageError(problems)
-        if names is None:
+        if kind is None:
             return ["unresolved"]  # the model's own problems come first
-        return list(_records(columns, config, names, "request.file", False).ids)
+        return list(_records(columns, config, kind, "request.file", False).ids)
 
     return key
 
 
 def _held_out(
-    config: RunConfig, inputs: Inputs, names: Sequence[str], train: Records | None, found: Collector
+    config: RunConfig, inputs: Inputs, kind: _Kind, train: Records | None, request: Resolved | None, found: Collector
 ) -> tuple[Records, Records, bool, int] | None:
+    forgotten = {train.ids[i] for i in request.forget} if train is not None and request is not None else set()
     read = []
     for where, given, path in (
         ("data.held_out", inputs.held_out, config.data.held_out),
@@ -221,20 +240,24 @@ def _held_out(
         if given is None and path is None:
             continue
         columns = found.run(_columns, config, given, path, where, config.data.held_out_split)
-        records = found.run(_records, columns, config, names, where, False) if columns else None
+        records = found.run(_records, columns, config, kind, where, False) if columns else None
         if records is None:
             return None
-        read.append((where, records))
+        named = again(list(map(_id_text, columns.get(config.data.id, ()))), forgotten)
+        read.append((where, records, named))
     dropped = 0
     kept = []
-    for where, records in read:
+    for where, records, named in read:
         inside = overlapping(records, train.texts) if train is not None else []
+        way_out = 'Held-out records must be unseen. --drop-overlap (data.overlap = "drop") leaves them out.'
         if inside and config.data.overlap == "refuse":
             what = f"{len(inside)} of {len(records)} held-out records are also in the training data"
-            way_out = 'Held-out records must be unseen. --drop-overlap (data.overlap = "drop") leaves them out.'
             found.problems.append(Problem(where, what, way_out))
-        outside = set(range(len(records))) - set(inside)
-        dropped += len(inside)
+        if named and config.data.overlap == "refuse":
+            what = f"{len(named)} of {len(records)} held-out records have the id of a record to forget"
+            found.problems.append(Problem(where, what, way_out))
+        outside = set(range(len(records))) - {*inside, *named}
+        dropped += len(records) - len(outside)
         kept.append(records.take(sorted(outside)))
     halved = len(kept) == 1
     if halved:

@@ -17,6 +17,9 @@ _HOW = "Method and evidence"
 
 _OPTIONS: dict[str, tuple[Any, Any]] = {
     "model": (str | None, typer.Option(help="Fine-tuned model: folder or hub id.", rich_help_panel=_OVER)),
+    "format_": (
+        str | None, typer.Option("--format", help="conll: a word and its tag a line, any suffix.", rich_help_panel=_OVER)
+    ),
     "data": (str | None, typer.Option(help="Training data: file, saved dataset or hub id.", rich_help_panel=_OVER)),
     "text": (list[str] | None, typer.Option(help="Text column; twice for a text pair.", rich_help_panel=_OVER)),
     "label": (str | None, typer.Option(help="Label column.", rich_help_panel=_OVER)),
@@ -31,6 +34,12 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "forget_where": (
         str | None,
         typer.Option(help="Rows to forget by a condition instead: author == 'u17'.", rich_help_panel=_ASK),
+    ),
+    "forget_mention": (
+        str | None, typer.Option(help="Every record that mentions this instead: 'John Smith'.", rich_help_panel=_ASK)
+    ),
+    "forget_label": (
+        str | None, typer.Option(help="Every record of a class (or with such an entity) instead.", rich_help_panel=_ASK)
     ),
     "forget_fraction": (float | None, typer.Option(help="Random share to forget instead.", rich_help_panel=_ASK)),
     "with_duplicates": (
@@ -86,6 +95,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     values = {
         "model.path": options["model"],
         "data.train": options["data"],
+        "data.format": options["format_"],
         "data.text": options["text"],
         "data.label": options["label"],
         "data.labels": [name.strip() for name in names.split(",")] if names else None,
@@ -95,6 +105,8 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
         "data.overlap": "drop" if options["drop_overlap"] else None,
         "request.file": options["forget"],
         "request.where": options["forget_where"],
+        "request.mention": options["forget_mention"],
+        "request.label": options["forget_label"],
         "request.fraction": options["forget_fraction"],
         "request.with_duplicates": options["with_duplicates"],
         "request.allow_missing": options["allow_missing"],

@@ -53,7 +53,9 @@ class ModelConfig(_Section):
     """The fine-tuned model to erase from. It is read, never written."""
 
     path: str = option("", "folder or hub id of the fine-tuned model (safetensors)")
-    max_length: PositiveInt | None = option(None, "tokens a text is cut to; left out: the tokenizer's own limit")
+    max_length: PositiveInt | None = option(
+        None, "tokens a record is cut to; left out: the recipe's, else the tokenizer's own limit"
+    )
     trust_remote_code: bool = option(False, "run code that comes with the model; leave off unless you trust its author")
 
 
@@ -61,13 +63,16 @@ class ModelConfig(_Section):
 class DataConfig(_Section):
     """The training data and the data the model never saw."""
 
-    train: str = option("", "training data: .csv, .jsonl, .parquet, a folder from save_to_disk, or a hub id")
+    train: str = option("", "training data: .csv, .jsonl, .parquet, .conll, a folder from save_to_disk, or a hub id")
     train_split: str = option("train", "split, where the training data has splits (hub id, saved DatasetDict)")
     held_out: str = option("", "records never trained on; split by hash into calibration and evaluation halves")
     held_out_split: str = option("test", "split, where the held-out data has splits")
     calibration: str | None = option(None, "records for the stop rule alone; then held_out is used for audits only")
-    text: tuple[str, ...] = option(("text",), "text column; two columns for a text pair")
-    label: str = option("label", "label column: names as in the model's id2label, or class numbers")
+    format: Literal["conll"] | None = option(
+        None, "conll: text files hold a word and its tag a line, whatever their suffix"
+    )
+    text: tuple[str, ...] = option((), "text column, two for a text pair; left out: text, or tokens for a tagger")
+    label: str | None = option(None, "label column (names or class numbers); left out: label, or ner_tags for a tagger")
     labels: tuple[str, ...] = option((), "class names in the model's order, where the model only has LABEL_0 ...")
     id: str | None = option(None, "id column; left out: ids are content hashes")
     overlap: Literal["refuse", "drop"] = option("refuse", "held-out records that are also in training: refuse or drop")
@@ -75,13 +80,15 @@ class DataConfig(_Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RequestConfig(_Section):
-    """The erasure request: exactly one of `file`, `ids`, `where` and `fraction`."""
+    """The erasure request: exactly one of `file`, `ids`, `where`, `mention`, `label` and `fraction`."""
 
     file: str | None = option(
         None, "ids, one a line (.txt), or rows (.csv, .jsonl, .parquet) with the id or text columns"
     )
     ids: tuple[str, ...] = option((), "the ids themselves")
     where: str | None = option(None, "rows by a condition on the columns, such as: author == 'u17'")
+    mention: str | None = option(None, "every record that mentions this string, such as: John Smith")
+    label: str | None = option(None, "every record of this class; for a tagger: with an entity of this type")
     fraction: Fraction | None = option(None, "a random share of the training data, for benchmarks")
     seed: NonNegativeInt = option(0, "seed of that random share")
     with_duplicates: bool = option(False, "add rows identical to a requested one (after normalisation)")
@@ -120,7 +127,7 @@ class Recipe(_Section):
     epochs: Positive = option(3.0, "passes over the training data")
     learning_rate: Positive = option(5e-5, "peak learning rate of AdamW")
     batch_size: PositiveInt = option(32, "records a step")
-    max_length: PositiveInt | None = option(None, "tokens a text is cut to")
+    max_length: PositiveInt | None = option(None, "tokens a record is cut to")
     weight_decay: NonNegative = option(0.0, "AdamW's weight decay")
     warmup: Probability = option(0.0, "share of the steps over which the learning rate rises")
     scheduler: Scheduler = option("linear", "learning-rate schedule")
@@ -148,7 +155,9 @@ class AuditConfig(_Section):
     retain_sample: PositiveInt = option(2000, "retain records scored, at most")
     bootstrap: PositiveInt = option(1000, "resamples behind each interval")
     confidence: Fraction = option(0.95, "confidence level of the intervals")
-    max_utility_loss: Positive = option(0.03, "fall in evaluation accuracy that still counts as useful")
+    max_utility_loss: Positive = option(
+        0.03, "fall in evaluation accuracy (of a tagger: entity F1) that still counts as useful"
+    )
     require: Literal["population", "retrain-compared"] | None = option(
         None, "end with exit code 3 unless the verdict of this evidence class is reached"
     )
@@ -346,4 +355,4 @@ def absolute_paths(values: dict[str, Any]) -> None:
     _change_paths(values, lambda text, _: str(Path(text).absolute()) if Path(text).exists() else text)
 
 
-_DATA_SUFFIXES = {".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".toml"}
+_DATA_SUFFIXES = {".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".toml", ".conll", ".bio", ".iob", ".iob2"}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 
 from expunge import models as model_loading
@@ -30,6 +29,7 @@ from expunge.errors import RunError
 from expunge.execution import Run
 from expunge.progress import Progress
 from expunge.record import RunRecord
+from expunge.scoring import run_over
 
 __all__ = ["Erased", "execute", "unlearn"]
 
@@ -50,19 +50,23 @@ class Erased:
     record: RunRecord
     prepared: Prepared
 
-    def score(self, texts: Sequence[str | tuple[str, ...]]) -> np.ndarray:
-        """(N, C) class probabilities of texts (or pairs)."""
-        rows = tuple((text,) if isinstance(text, str) else tuple(text) for text in _as_list(texts))
-        encoded = self.prepared.task.encode_texts(rows)
+    def score(self, texts: Sequence[str | Sequence[str]]) -> np.ndarray | list[np.ndarray]:
+        """Class probabilities.
+
+        Args:
+            texts: Texts or pairs of texts; for a tagger sentences, each a list of words.
+
+        Returns:
+            (N, C) for texts or pairs. For a tagger a list with one (n_words, C) array a sentence; words behind
+            `model.max_length` have NaN there.
+        """
+        task = self.prepared.task
+        rows = task.as_texts(texts)
+        encoded = task.encode_texts(rows)
         device = next(self.model.parameters()).device
-        head = model_loading.find_head(self.model, self.prepared.task.collate(encoded, [0]).to(device))
-        found = []
-        with torch.inference_mode():
-            for start in range(0, len(encoded), 64):
-                chosen = list(range(start, min(start + 64, len(encoded))))
-                batch = self.prepared.task.collate(encoded, chosen).to(device)
-                found.append(head.run(self.model, batch)[1].float().softmax(dim=-1).cpu())
-        return torch.cat(found).numpy()
+        head = model_loading.find_head(self.model, task.collate(encoded, [0]).to(device))
+        _, logits = run_over(self.model, head, encoded, task, keep_hidden=False)
+        return task.by_record(rows, encoded, logits.softmax(dim=-1).numpy())
 
     def save(self, folder: str | Path) -> None:
         """Write model, tokenizer, record.json and report.html: the folder appears whole or not at all.
@@ -94,9 +98,11 @@ class Erased:
         ids = [str(i) for i in _as_list(ids)]
         before = self.prepared
         left = before.train.take(before.request.retain)
-        config = replace(
-            before.config, request=replace(before.config.request, file=None, where=None, ids=tuple(ids), fraction=None)
+        asked = before.config.request
+        alone = RequestConfig(
+            ids=tuple(ids), seed=asked.seed, with_duplicates=asked.with_duplicates, allow_missing=asked.allow_missing
         )
+        config = replace(before.config, request=alone)
         request = resolve(left, list(ids), config.request)
         following = replace(before, config=config, train=left, request=request, model=self.model)
         return execute(following, progress)
@@ -111,8 +117,8 @@ def unlearn(
     held_out: Any,
     calibration: Any = None,
     tokenizer: Any = None,
-    text: str | Sequence[str] = "text",
-    label: str = "label",
+    text: str | Sequence[str] = (),
+    label: str | None = None,
     id: str | None = None,  # noqa: A002 - the word of the config
     max_length: int | None = None,
     labels: Sequence[str] = (),
@@ -132,22 +138,28 @@ def unlearn(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Erased:
-    """Make a fine-tuned text classifier forget records, and measure how well it did.
+    """Make a fine-tuned text classifier or tagger forget records, and measure how well it did.
+
+    What a model is for is read from its class: `AutoModelForSequenceClassification` or
+    `AutoModelForTokenClassification`. A tagger's records are sentences: a column with lists of words, one with lists of
+    tags.
 
     Args:
         model: A model folder, a hub id, or a loaded model with its `tokenizer`. It is never changed.
-        data: The training data: a path, hub id, `datasets.Dataset`, `pandas.DataFrame` or list of dicts.
+        data: The training data: a path (.csv, .jsonl, .parquet, .conll), hub id, `datasets.Dataset`,
+            `pandas.DataFrame` or list of dicts.
         method: A method (`DeepCUT(gamma=0.1)`) or a name from `expunge list`.
-        forget: Ids to forget, or the path of a file of ids or rows; a share in (0, 1) draws records at random.
+        forget: Ids to forget, or the path of a file of ids or rows; a share in (0, 1) draws records at random; a
+            `RequestConfig` says anything else: ``RequestConfig(mention="John Smith")``.
         held_out: Data never trained on, split by hash into calibration and evaluation halves.
         calibration: Data for the stop rule alone; `held_out` is then used for audits only.
         tokenizer: The tokenizer of a loaded model.
-        text: Text column, or two for a pair.
-        label: Label column.
+        text: Text column, or two for a pair; left out: ``text``, or ``tokens`` for a tagger.
+        label: Label column; left out: ``label``, or ``ner_tags`` for a tagger.
         id: Id column; left out, ids are content hashes.
-        max_length: Tokens a text is cut to; left out: the tokenizer's own limit.
+        max_length: Tokens a record is cut to; left out: the recipe's, else the tokenizer's own limit.
         labels: Class names in the model's order, where the model has none.
-        with_duplicates: Forget identical rows too.
+        with_duplicates: Forget identical rows too (a `RequestConfig` says so itself, as for the next).
         allow_missing: Go on when some ids are not in the data.
         overlap: ``"refuse"`` or ``"drop"`` held-out records that are also in training.
         base: The model the original was fine-tuned from; with `recipe` (a TOML file), retrained models are made.
@@ -176,7 +188,10 @@ def unlearn(
     loaded = None if _is_path(model) else model
     share = forget if isinstance(forget, float) else None
     file = str(forget) if isinstance(forget, os.PathLike) else None
-    named = share is None and file is None
+    named = share is None and file is None and not isinstance(forget, RequestConfig)
+    request = RequestConfig(
+        file=file, fraction=share, with_duplicates=with_duplicates, allow_missing=allow_missing, seed=seed
+    )
     config = RunConfig(
         method=build_method({"name": method}) if isinstance(method, str) else method,
         seed=seed,
@@ -193,9 +208,7 @@ def unlearn(
             id=id,
             overlap=overlap,  # pyright: ignore[reportArgumentType]
         ),
-        request=RequestConfig(
-            file=file, fraction=share, with_duplicates=with_duplicates, allow_missing=allow_missing, seed=seed
-        ),
+        request=forget if isinstance(forget, RequestConfig) else request,
         training=training or TrainingConfig(),
         stop=stop or StopConfig(),
         retrain=RetrainConfig(

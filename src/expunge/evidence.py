@@ -89,8 +89,9 @@ def _shown_config(prepared: Prepared) -> dict[str, Any]:
         return config
     request = config["request"]
     request["ids"] = [pseudonym(prepared.salt, i) for i in request["ids"]]
-    if request["where"] is not None:
-        request["where"] = pseudonym(prepared.salt, request["where"])
+    for rule in ("where", "mention"):
+        if request[rule] is not None:
+            request[rule] = pseudonym(prepared.salt, request[rule])
     return config
 
 

@@ -52,8 +52,9 @@ def reaudit(
         flags["audit.require"] = require
     asked = record.config["request"]
     if forget is not None:
-        flags.update({"request.file": forget, "request.ids": [], "request.where": None, "request.fraction": None})
-    elif (asked["ids"] or asked["where"]) and not record.config["privacy"]["show_ids"]:
+        rules = ("where", "mention", "label", "fraction")
+        flags.update({"request.file": forget, "request.ids": [], **{f"request.{rule}": None for rule in rules}})
+    elif (asked["ids"] or asked["where"] or asked.get("mention")) and not record.config["privacy"]["show_ids"]:
         way_out = "Name the ids again: --forget ids.txt."
         raise UsageError([*extra, Problem("request", "the record holds the request only as a pseudonym", way_out)])
     config = RunConfig.from_dict(record.config, sets, flags)

@@ -8,13 +8,17 @@ from typing import Any
 from expunge import models
 from expunge.config import Recipe, RunConfig, read_recipe
 from expunge.errors import Collector, Problem, UsageError
-from expunge.tasks.text_classification import default_max_length, longest_input
+from expunge.methods.sisa import Sisa
+from expunge.sisa.ensemble import Ensemble
+from expunge.sisa.folder import is_sisa
+from expunge.tasks.kinds import Task, task_for
 
 __all__ = ["comparisons", "label_names", "max_length", "original"]
 
 
-def original(config: RunConfig, model: Any, tokenizer: Any, found: Collector) -> tuple[Any, Any]:
-    """Configuration and tokenizer of the model to erase from, given in memory or named; None where they cannot be had."""
+def original(config: RunConfig, model: Any, tokenizer: Any, found: Collector) -> tuple[Any, Any, type[Task] | None]:
+    """Configuration, tokenizer and task of the model to erase from, given in memory or named; None for what cannot be had."""
+    _fits_method(config, model, found)
     if model is not None:
         if tokenizer is None:
             found.problems.append(Problem("tokenizer", "none is given", "Give the model's tokenizer with the model."))
@@ -24,29 +28,47 @@ def original(config: RunConfig, model: Any, tokenizer: Any, found: Collector) ->
         if hasattr(model, "peft_config"):
             way_out = "Merge the adapter first: model.merge_and_unload()."
             found.problems.append(Problem("model", "it carries an adapter", way_out))
-        found.problems.extend(_unsuitable(model.config, type(model).__name__))
-        return model.config, tokenizer
+        return model.config, tokenizer, _task(model.config, _architecture(model), tokenizer, found)
     path, trust = config.model.path, config.model.trust_remote_code
     found.problems.extend(models.inspect_folder(path, where="model.path"))
     if not path or (models.is_local(path) and not (Path(path) / "config.json").is_file()):
-        return None, None
+        return None, None, None
     model_config = found.run(models.load_config, path, where="model.path", trust_remote_code=trust)
     if model_config is None:
-        return None, None
-    found.problems.extend(_unsuitable(model_config, (model_config.architectures or ["a model of unknown kind"])[0]))
+        return None, None, None
     tokenizer = found.run(models.load_tokenizer, path, where="model.path", trust_remote_code=trust)
-    return model_config, tokenizer
+    architecture = (model_config.architectures or ["a model of unknown kind"])[0]
+    return model_config, tokenizer, _task(model_config, architecture, tokenizer, found)
 
 
-def _unsuitable(model_config: Any, architecture: str) -> list[Problem]:
+def _architecture(model: Any) -> str:
+    return model.config.architectures[0] if isinstance(model, Ensemble) else type(model).__name__
+
+
+def _fits_method(config: RunConfig, model: Any, found: Collector) -> None:
+    """SISA erases from the ensembles it was trained as, and nothing else does."""
+    ensemble = isinstance(model, Ensemble) if model is not None else is_sisa(config.model.path)
+    if ensemble and not isinstance(config.method, Sisa):
+        way_out = "Use the method sisa, or give a plain fine-tuned model."
+        found.problems.append(Problem("method.name", "the model is a SISA ensemble; no other method fits it", way_out))
+    elif not ensemble and isinstance(config.method, Sisa) and (model is not None or config.model.path):
+        way_out = "Train an ensemble with `expunge train-sisa`, or use another method, such as deepcut."
+        found.problems.append(Problem("method.name", "sisa needs a SISA folder, and this is a plain model", way_out))
+
+
+def _task(model_config: Any, architecture: str, tokenizer: Any, found: Collector) -> type[Task] | None:
+    task = found.run(task_for, architecture)
+    if task is not None:
+        found.problems.extend(task.unsuitable(model_config, tokenizer))
+    found.problems.extend(_unsuitable(model_config, task is not None))
+    return task
+
+
+def _unsuitable(model_config: Any, classifier: bool) -> list[Problem]:
     problems = []
-    if not architecture.endswith("ForSequenceClassification"):
-        way_out = "Give a fine-tuned text classifier (AutoModelForSequenceClassification)."
-        problems.append(Problem("model.path", f"the model is {architecture}, not a text classifier", way_out))
-    elif model_config.problem_type in ("multi_label_classification", "regression") or model_config.num_labels < 2:
-        kind = model_config.problem_type or "one with a single output"
-        what = f"the model is of the kind {kind}"
-        problems.append(Problem("model.path", what, "Only single-label classification is supported for now."))
+    if classifier and model_config.num_labels < 2:
+        what, way_out = "the model has a single output", "Only single-label classification is supported for now."
+        problems.append(Problem("model.path", what, way_out))
     if getattr(model_config, "quantization_config", None):
         way_out = "Quantised weights cannot be trained; give the model before quantisation."
         problems.append(Problem("model.path", "the model is quantised", way_out))
@@ -59,18 +81,31 @@ def _unsuitable(model_config: Any, architecture: str) -> list[Problem]:
     return problems
 
 
-def max_length(config: RunConfig, tokenizer: Any, model_config: Any) -> int:
-    """Tokens a text is cut to.
+def max_length(config: RunConfig, recipe: Recipe | None, tokenizer: Any, model_config: Any) -> int:
+    """Tokens a record is cut to: `model.max_length`, else the recipe's, else the tokenizer's own limit.
+
+    The tokenizer's limit (2048 where it names none) counts no further than the model has positions for.
 
     Raises:
         UsageError: More than the model has positions for.
     """
     _must_fit(config.model.max_length, model_config, "model.max_length")
-    return config.model.max_length or default_max_length(tokenizer, model_config)
+    given = config.model.max_length or (recipe.max_length if recipe is not None else None)
+    own = int(tokenizer.model_max_length) if tokenizer.model_max_length < 100_000 else 2048
+    return given or min(own, _longest_input(model_config) or own)
+
+
+def _longest_input(config: Any) -> int | None:
+    """Tokens the model has positions for; None where it sets no limit."""
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if not positions or positions < 0:
+        return None
+    offset = (config.pad_token_id or 0) + 1 if "roberta" in str(config.model_type) else 0
+    return int(positions - offset)
 
 
 def _must_fit(tokens: int | None, model_config: Any, where: str) -> None:
-    most = longest_input(model_config)
+    most = _longest_input(model_config)
     if tokens is not None and most is not None and tokens > most:
         what = f"{tokens} tokens are more than the model has positions for"
         raise UsageError(Problem(where, what, f"Give at most {most}."))

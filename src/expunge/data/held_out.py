@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from expunge.data.records import Records, normal_form
 
-__all__ = ["overlapping", "split_halves"]
+__all__ = ["again", "overlapping", "split_halves"]
 
 
 def split_halves(records: Records) -> tuple[list[int], list[int]]:
@@ -26,3 +26,13 @@ def overlapping(records: Records, texts: Sequence[tuple[str, ...]]) -> list[int]
     """Positions of records whose text, normalised, is among `texts`."""
     known = {normal_form(text) for text in texts}
     return [position for position, text in enumerate(records.texts) if normal_form(text) in known]
+
+
+def again(ids: Sequence[str], forgotten: Collection[str]) -> list[int]:
+    """Positions of held-out records with the id of a record to forget.
+
+    Ids that only count the rows, from 0 or from 1, name nothing beyond their own file: none is found then.
+    """
+    if any(list(ids) == [str(number) for number in range(first, first + len(ids))] for first in (0, 1)):
+        return []
+    return [position for position, record_id in enumerate(ids) if record_id in forgotten]

@@ -8,8 +8,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Records", "content_ids", "normal_form"]
+__all__ = ["Records", "content_ids", "is_text", "normal_form"]
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,11 @@ def content_ids(texts: Sequence[tuple[str, ...]], labels: Sequence[object]) -> l
 def normal_form(text: Sequence[str]) -> str:
     """What two texts share when they differ only in Unicode form, case or white space."""
     return "\x1f".join(" ".join(unicodedata.normalize("NFKC", part).casefold().split()) for part in text)
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is text that can be written down: not half of a surrogate pair, as a cut emoji leaves it."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,10 @@ import numpy as np
 from expunge.config import RequestConfig
 from expunge.data import sources
 from expunge.data.duplicates import exact_duplicates
-from expunge.data.records import Records
+from expunge.data.records import Records, normal_form
 from expunge.errors import Problem, UsageError
 
-__all__ = ["Resolved", "matching", "read_request", "resolve"]
+__all__ = ["Resolved", "matching", "mentioning", "read_request", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Resolved:
 
 
 def read_request(config: RequestConfig, data_id: str | None, content_key: Any, given: Any = None) -> list[str] | None:
-    """The requested ids, in order; None for a condition or a random share.
+    """The requested ids, in order; None for a rule (a condition, a mention, a class) or a random share.
 
     Args:
         config: Says where the request is.
@@ -49,11 +50,14 @@ def read_request(config: RequestConfig, data_id: str | None, content_key: Any, g
     Raises:
         UsageError: No request, more than one, an empty one, or a file that cannot be read.
     """
-    by_rule = [config.fraction is not None, config.where is not None]
+    by_rule = [rule is not None for rule in (config.fraction, config.where, config.mention, config.label)]
     ways = [config.file is not None, bool(config.ids), given is not None, *by_rule]
     if sum(ways) != 1:
         what = "no records to forget are named" if not any(ways) else "the records to forget are named in several ways"
-        way_out = "Give exactly one: request.file (--forget FILE), request.where, request.ids or request.fraction."
+        way_out = (
+            "Give exactly one: request.file (--forget FILE), request.where, request.mention, request.label, request.ids or "
+            "request.fraction."
+        )
         raise UsageError(Problem("request", what, way_out))
     if any(by_rule):
         return None
@@ -109,6 +113,32 @@ def matching(columns: sources.Columns, condition: str) -> list[int]:
             Problem("request.where", f"{condition!r} holds for no row", "Check the value and its spelling.")
         )
     return [int(position) for position in kept.index]
+
+
+# Scripts without spaces between words (Thai, kana, Han) are cut into characters.
+_PIECE = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]|\w+|[^\w\s]")
+
+
+def mentioning(texts: Sequence[tuple[str, ...]], mention: str) -> list[int]:
+    """Positions of the records that hold a string as whole words, one after the other.
+
+    Unicode form, case, white space and the way punctuation was split off make no difference: ``O'Neill`` is found in
+    ``O'NEILL's`` and in the words ``O ' Neill``.
+
+    Raises:
+        UsageError: The string holds no word, or no record holds it.
+    """
+    wanted = _pieces((mention,))
+    if not wanted.strip("\x1f"):
+        raise UsageError(Problem("request.mention", f"{mention!r} holds no word", "Give a name as it is written."))
+    found = [position for position, text in enumerate(texts) if wanted in _pieces(text)]
+    if not found:
+        raise UsageError(Problem("request.mention", f"no record mentions {mention!r}", "Check its spelling."))
+    return found
+
+
+def _pieces(text: tuple[str, ...]) -> str:
+    return "\x1f" + "".join(f"{piece}\x1f" for piece in _PIECE.findall(normal_form(text).replace("\x1f", " ")))
 
 
 def resolve(

@@ -10,30 +10,34 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from expunge.data.conll import CONLL_SUFFIXES, read_conll
 from expunge.errors import Problem, UsageError
 from expunge.options import did_you_mean
 
 __all__ = ["SUFFIXES", "Columns", "pick", "read"]
 
 Columns = dict[str, list[Any]]
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", *CONLL_SUFFIXES)
+_SHOWN = "a .csv, .tsv, .jsonl, .parquet or .conll file"
 
 
-def read(source: Any, *, where: str, split: str | None = None) -> Columns:
+def read(source: Any, *, where: str, split: str | None = None, file_format: str | None = None) -> Columns:
     """All columns of a source, as lists of equal length.
 
     Args:
-        source: A path (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``, or a folder written by ``save_to_disk``), a hub
-            id, a `datasets.Dataset`, a `pandas.DataFrame`, or a list of dicts. CSV values are read as text, so an id
-            like ``007`` keeps its zeros.
+        source: A path (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``, ``.conll`` and its like, or a folder written by
+            ``save_to_disk``), a hub id, a `datasets.Dataset`, a `pandas.DataFrame`, or a list of dicts. CSV values are
+            read as text, so an id like ``007`` keeps its zeros. Class numbers that the source itself has names for are
+            given by name.
         where: The setting this source was given in, for messages.
         split: Split to take where the source has splits.
+        file_format: ``"conll"`` reads a text file of any other suffix as `expunge.data.conll.read_conll` does.
 
     Raises:
         UsageError: It cannot be read, or has no rows.
     """
     if isinstance(source, str | Path):
-        columns = _read_path(Path(source).expanduser(), str(source), where, split)
+        columns = _read_path(Path(source).expanduser(), str(source), where, split, file_format)
     else:
         columns = _read_object(source, where, split)
     if not columns or not len(next(iter(columns.values()))):
@@ -58,18 +62,20 @@ def _shown(source: Any) -> str:
     return f'"{source}"' if isinstance(source, str | Path) else f"the {type(source).__name__} given"
 
 
-def _read_path(path: Path, name: str, where: str, split: str | None) -> Columns:
+def _read_path(path: Path, name: str, where: str, split: str | None, file_format: str | None) -> Columns:
     suffix = path.suffix.lower()
     if path.is_dir():
         return _read_saved(path, where, split)
     if path.is_file():
-        if suffix not in SUFFIXES:
-            known = ", ".join(SUFFIXES)
-            raise UsageError(Problem(where, f'"{name}" is of an unknown kind', f"Known: {known}, or a saved dataset."))
+        readers = {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+        readers |= dict.fromkeys(CONLL_SUFFIXES, read_conll)
+        if file_format == "conll" and suffix not in (".jsonl", ".parquet"):
+            readers[suffix] = read_conll
+        if suffix not in readers:
+            way_out = f"Known: {', '.join(SUFFIXES)}, or a saved dataset. A word and its tag a line: --format conll."
+            raise UsageError(Problem(where, f'"{name}" is of an unknown kind', way_out))
         try:
-            return {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[suffix](
-                path
-            )
+            return readers[suffix](path)
         except UsageError:
             raise
         except (ValueError, OSError, KeyError) as error:  # parse errors of pandas and pyarrow are ValueErrors
@@ -78,7 +84,7 @@ def _read_path(path: Path, name: str, where: str, split: str | None) -> Columns:
             )
             raise UsageError(problem) from None
     if suffix in SUFFIXES or path.is_absolute() or name.startswith(".") or name.count("/") > 1 or not name:
-        way_out = "Give a .csv, .tsv, .jsonl or .parquet file, a folder from save_to_disk, or a hub id."
+        way_out = f"Give {_SHOWN}, a folder from save_to_disk, or a hub id."
         raise UsageError(Problem(where, f'"{name}" does not exist', way_out))
     return _read_hub(name, where, split)
 
@@ -170,14 +176,26 @@ def _read_object(source: Any, where: str, split: str | None) -> Columns:
     if isinstance(source, datasets.Dataset):
         columns = {name: source.with_format(None)[name][:] for name in source.column_names}
         for name, feature in source.features.items():
+            inner = getattr(feature, "feature", None)
             if isinstance(feature, datasets.ClassLabel):  # the names say more than the numbers
-                columns[name] = [None if v is None or v < 0 else feature.int2str(v) for v in columns[name]]
+                columns[name] = [_named(v, feature) for v in columns[name]]
+            elif isinstance(inner, datasets.ClassLabel):
+                columns[name] = [row and [_named(v, inner) for v in row] for row in columns[name]]
         return columns
     if isinstance(source, pandas.DataFrame):
-        return {str(name): source[name].tolist() for name in source.columns}
+        return {str(name): [_plain(value) for value in source[name].tolist()] for name in source.columns}
     if isinstance(source, Mapping):
         return {str(name): list(values) for name, values in source.items()}
     if isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
         return _from_rows(source)
     way_out = "Give a path, a datasets.Dataset, a pandas.DataFrame or a list of dicts."
     raise UsageError(Problem(where, f"a {type(source).__name__} cannot be read", way_out))
+
+
+def _named(number: Any, names: Any) -> str | None:
+    return None if number is None or number < 0 else names.int2str(number)
+
+
+def _plain(value: Any) -> Any:
+    """Lists within a data frame may be arrays."""
+    return value.tolist() if hasattr(value, "tolist") and getattr(value, "ndim", 0) else value

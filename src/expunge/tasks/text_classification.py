@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
-from expunge.data.records import Records
-from expunge.errors import Problem, UsageError
+from expunge.data.records import Records, is_text
+from expunge.errors import Collector, Problem, UsageError
+from expunge.options import did_you_mean
 from expunge.tasks.base import Batch, Encoded, pad
+from expunge.tasks.labels import class_numbers
 
-__all__ = ["TextClassification", "class_numbers", "default_max_length", "longest_input"]
+__all__ = ["TextClassification"]
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,63 @@ class TextClassification:
     max_length: int
     label_names: tuple[str, ...]
 
-    auto_class = "AutoModelForSequenceClassification"
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    architecture: ClassVar[str] = "ForSequenceClassification"
+    noun: ClassVar[str] = "text classifier"
+    text_columns: ClassVar[tuple[str, ...]] = ("text",)
+    label_column: ClassVar[str] = "label"
+
+    @staticmethod
+    def unsuitable(model_config: Any, tokenizer: Any) -> list[Problem]:
+        """Models with several labels a text, or a number instead of a class."""
+        del tokenizer
+        if model_config.problem_type not in ("multi_label_classification", "regression"):
+            return []
+        what = f"the model is of the kind {model_config.problem_type}"
+        return [Problem("model.path", what, "Only single-label classification is supported for now.")]
+
+    @staticmethod
+    def read(
+        columns: dict[str, list[Any]], text: Sequence[str], label: str, label_names: Sequence[str], *, where: str
+    ) -> tuple[tuple[tuple[str, ...], ...], tuple[int, ...]]:
+        """Texts (or pairs) and class numbers of the columns named.
+
+        Raises:
+            UsageError: Rows without text, and labels the model does not know.
+        """
+        found = Collector()
+        if len(text) > 2:
+            what = f"{len(text)} text columns are named"
+            found.problems.append(Problem("data.text", what, "Name one column, or two for a text pair."))
+        texts = list(zip(*(columns[name] for name in text), strict=True))
+        bad = [row for row, parts in enumerate(texts, start=1) if not all(map(is_text, parts))]
+        if bad:
+            what = f"{len(bad)} rows have no text or broken Unicode, the first is row {bad[0]}"
+            found.problems.append(Problem(where, what, f"Every row needs text in {', '.join(text)}."))
+        labels = found.run(class_numbers, columns[label], label_names, where=f"{where}, column {label}")
+        found.finish()
+        return tuple(texts), tuple(labels)
+
+    @staticmethod
+    def labelled(labels: Sequence[int], wanted: str, label_names: Sequence[str]) -> list[int]:
+        """Positions of the records of a class, named or by number.
+
+        Raises:
+            UsageError: The model knows no such class.
+        """
+        try:
+            number = class_numbers([wanted], label_names, where="request.label")[0]
+        except UsageError:
+            way_out = f"{did_you_mean(wanted, label_names)}The model knows: {', '.join(label_names)}."
+            raise UsageError(Problem("request.label", f'"{wanted}" is no class', way_out)) from None
+        return [position for position, label in enumerate(labels) if label == number]
 
     def entities(self, labels: Any, predictions: Any, offsets: Any) -> None:
         """None: a text has no entities."""
 
     def encode(self, records: Records) -> Encoded:
         """Tokenise all records once, cut to `max_length`."""
-        return self.encode_texts(records.texts, records.labels)
+        return self.encode_texts(records.texts, records.labels)  # pyright: ignore[reportArgumentType]
 
     def encode_texts(self, texts: Sequence[tuple[str, ...]], labels: Sequence[int] | None = None) -> Encoded:
         """Tokenise texts or pairs; without labels every one gets class 0."""
@@ -58,53 +108,11 @@ class TextClassification:
         """A right-padded batch of the records at `positions`, as `expunge.tasks.base.pad` makes it."""
         return pad(encoded, positions, self.tokenizer, self.max_length, views, length)
 
+    def as_texts(self, given: Sequence[str | tuple[str, ...]]) -> list[tuple[str, ...]]:
+        """Texts or pairs as `Records.texts`; one text alone is a list of one."""
+        rows = [given] if isinstance(given, str) else given
+        return [(row,) if isinstance(row, str) else tuple(row) for row in rows]
 
-def longest_input(config: Any) -> int | None:
-    """Tokens the model has positions for; None where it sets no limit."""
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if not positions or positions < 0:
-        return None
-    offset = (config.pad_token_id or 0) + 1 if "roberta" in str(config.model_type) else 0
-    return int(positions - offset)
-
-
-def default_max_length(tokenizer: Any, config: Any) -> int:
-    """The tokenizer's own limit (2048 where it names none), but no more than the model has positions for."""
-    own = int(tokenizer.model_max_length) if tokenizer.model_max_length < 100_000 else 2048
-    return min(own, longest_input(config) or own)
-
-
-def class_numbers(values: Sequence[Any], label_names: Sequence[str], *, where: str) -> list[int]:
-    """Class numbers of label values: names as in `label_names`, or numbers 0 ... C-1.
-
-    Where a name is itself a number ("1" to "5" stars), values are read as names only.
-
-    Raises:
-        UsageError: Values that are neither; the message shows up to five of them.
-    """
-    number_of = {name: number for number, name in enumerate(label_names)}
-    if not any(name.strip().isdigit() for name in label_names):
-        number_of.update({str(number): number for number in range(len(label_names))})
-    found = [number_of.get(_as_name(value)) for value in values]
-    unknown = list(dict.fromkeys(repr(value) for value, number in zip(values, found, strict=True) if number is None))
-    if unknown:
-        rows = sum(number is None for number in found)
-        shown = ", ".join(unknown[:5]) + (" ..." if len(unknown) > 5 else "")
-        names = ", ".join(label_names[:12]) + (" ..." if len(label_names) > 12 else "")
-        way_out = (
-            f"The model knows {len(label_names)} classes: {names} (or their numbers). "
-            "Mend the labels, or give the names in the model's order with data.labels (--labels)."
-        )
-        raise UsageError(Problem(where, f"{rows} records have labels the model does not know: {shown}", way_out))
-    return [number for number in found if number is not None]
-
-
-def _as_name(value: Any) -> str:
-    """A label as text: whole numbers without their decimals; what is neither text nor a whole number as no label."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Integral) and not isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return ""
+    def by_record(self, texts: Sequence[tuple[str, ...]], encoded: Encoded, values: Any) -> Any:
+        """(N, C) values: a text is one unit."""
+        return values

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from expunge.data.records import Records
+from expunge.data.records import Records, is_text
+from expunge.errors import Collector, Problem, UsageError
+from expunge.options import did_you_mean
 from expunge.tasks.base import Batch, Encoded, pad
+from expunge.tasks.labels import class_numbers
 
 __all__ = ["TokenClassification"]
 
@@ -39,7 +42,82 @@ class TokenClassification:
     max_length: int
     label_names: tuple[str, ...]
 
-    auto_class = "AutoModelForTokenClassification"
+    auto_class: ClassVar[str] = "AutoModelForTokenClassification"
+    architecture: ClassVar[str] = "ForTokenClassification"
+    noun: ClassVar[str] = "tagger"
+    text_columns: ClassVar[tuple[str, ...]] = ("tokens",)
+    label_column: ClassVar[str] = "ner_tags"
+
+    @staticmethod
+    def unsuitable(model_config: Any, tokenizer: Any) -> list[Problem]:
+        """Tokenizers that cannot say which word a sub-token is of."""
+        del model_config
+        if tokenizer is None:  # a problem of its own
+            return []
+        if not tokenizer.is_fast:
+            way_out = "Save a fast one (a tokenizer.json) with the model."
+            return [Problem("model.path", "its tokenizer is a slow one, which cannot tell words apart", way_out)]
+        try:
+            tokenizer(["a", "b"], is_split_into_words=True).word_ids()
+        except (AssertionError, ValueError) as error:  # older byte-level tokenizers refuse words
+            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            way_out = "Save the tokenizer with add_prefix_space=True, as a tagger of this kind is trained with."
+            return [Problem("model.path", f"its tokenizer takes no words ({reason})", way_out)]
+        return []
+
+    @staticmethod
+    def read(
+        columns: dict[str, list[Any]], text: Sequence[str], label: str, label_names: Sequence[str], *, where: str
+    ) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[int, ...], ...]]:
+        """Words and class numbers of the columns named.
+
+        Raises:
+            UsageError: Cells that are no list of words, sentences without a word, as many tags as words in one row but
+                not in another, and tags the model does not know.
+        """
+        found = Collector()
+        if len(text) > 1:
+            what = f"{len(text)} text columns are named"
+            found.problems.append(Problem("data.text", what, "A tagger reads one column: the sentence's words."))
+        sentences, tags = columns[text[0]], columns[label]
+        bad: dict[str, list[int]] = {"words": [], "tags": [], "empty": [], "length": []}
+        for row, (words, own) in enumerate(zip(sentences, tags, strict=True)):
+            words_are_bad = not isinstance(words, list | tuple) or not all(map(is_text, words))
+            tags_are_bad = not isinstance(own, list | tuple)
+            for kind, wrong in (("words", words_are_bad), ("tags", tags_are_bad)):
+                if wrong:
+                    bad[kind].append(row)
+            if not words_are_bad and not words:
+                bad["empty"].append(row)
+            elif not words_are_bad and not tags_are_bad and len(words) != len(own):
+                bad["length"].append(row)
+        found.problems.extend(_malformed(bad, sentences, tags, text[0], label, where))
+        right = set(range(len(tags))) - set(bad["tags"])
+        flat = [tag for row in sorted(right) for tag in tags[row]]
+        numbers = found.run(class_numbers, flat, label_names, where=f"{where}, column {label}", of="words")
+        found.finish()
+        drawn = iter(numbers)
+        return (
+            tuple(tuple(words) for words in sentences),
+            tuple(tuple(next(drawn) for _ in own) for own in tags),
+        )
+
+    @staticmethod
+    def labelled(labels: Sequence[Sequence[int]], wanted: str, label_names: Sequence[str]) -> list[int]:
+        """Positions of the records with an entity of a type (``person``), or with a tag (``B-person``).
+
+        Raises:
+            UsageError: The model knows no such type or tag.
+        """
+        known = {name: {number} for number, name in enumerate(label_names)}
+        for number, name in enumerate(label_names):
+            if match := _TAG.fullmatch(name):
+                known.setdefault(match[2], set()).add(number)
+        if wanted not in known:
+            types = [name for name in known if name not in label_names] or label_names
+            way_out = f"{did_you_mean(wanted, known)}The model knows: {', '.join(types)}."
+            raise UsageError(Problem("request.label", f'"{wanted}" is no type of entity', way_out))
+        return [position for position, own in enumerate(labels) if known[wanted].intersection(own)]
 
     def encode(self, records: Records) -> Encoded:
         """Tokenise all records once, cut to `max_length`."""
@@ -89,6 +167,26 @@ class TokenClassification:
             if not tokenizer([word], is_split_into_words=True, add_special_tokens=False)["input_ids"]
         }
 
+    def as_texts(self, given: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+        """Sentences of words as `Records.texts`.
+
+        Raises:
+            UsageError: A sentence is one string.
+        """
+        if isinstance(given, str) or any(isinstance(words, str) for words in given):
+            way_out = 'Split sentences into words, as in training: [["Anna", "sings"]].'
+            raise UsageError(Problem("texts", "a sentence is given as one string", way_out))
+        return [tuple(words) for words in given]
+
+    def by_record(self, texts: Sequence[tuple[str, ...]], encoded: Encoded, values: np.ndarray) -> list[np.ndarray]:
+        """For each sentence the (n_words, C) values of its words; NaN for words cut off by length."""
+        found = []
+        for words, start, end in zip(texts, encoded.offsets, encoded.offsets[1:], strict=False):
+            cut = np.full((len(words) - (end - start), values.shape[1]), np.nan)
+            whole = [values[start:end], cut]
+            found.append(np.concatenate(whole[::-1] if self.tokenizer.truncation_side == "left" else whole))
+        return found
+
     def collate(self, encoded: Encoded, positions: Sequence[int], views: int = 1, length: int | None = None) -> Batch:
         """A right-padded batch of the records at `positions`, as `expunge.tasks.base.pad` makes it."""
         return pad(encoded, positions, self.tokenizer, self.max_length, views, length)
@@ -131,6 +229,26 @@ class TokenClassification:
         pairs = zip(spans(predictions), spans(labels), strict=True)
         counts = [(len(found & true), len(found), len(true)) for found, true in pairs]
         return np.array(counts, dtype=int).reshape(-1, 3)
+
+
+def _malformed(
+    bad: dict[str, list[int]], sentences: Sequence[Any], tags: Sequence[Any], text: str, label: str, where: str
+) -> list[Problem]:
+    found = []
+
+    def said(kind: str, what: str, way_out: str) -> None:
+        if rows := bad[kind]:
+            found.append(Problem(where, f"{len(rows)} rows {what}, the first is row {rows[0] + 1}", way_out))
+
+    lists = "Give lists in .jsonl, .parquet or a dataset, or a .conll file (a word and its tag a line)."
+    said("words", f"have no list of words in column {text}", lists)
+    said("tags", f"have no list of tags in column {label}", lists)
+    said("empty", "hold no word", "Leave empty sentences out.")
+    if rows := bad["length"]:
+        words, own = len(sentences[rows[0]]), len(tags[rows[0]])
+        what = f"{len(rows)} rows have not one tag a word, the first is row {rows[0] + 1}: {words} words, {own} tags"
+        found.append(Problem(where, what, "Give each word one tag."))
+    return found
 
 
 def _first_tokens(word_ids: Sequence[int | None], count: int) -> list[int | None]:

@@ -1,0 +1,53 @@
+"""Label values of any kind -> class numbers of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+from expunge.errors import Problem, UsageError
+
+__all__ = ["class_numbers"]
+
+
+def class_numbers(values: Sequence[Any], label_names: Sequence[str], *, where: str, of: str = "records") -> list[int]:
+    """Class numbers of label values: names as in `label_names`, or numbers 0 ... C-1.
+
+    Where a name is itself a number ("1" to "5" stars), values are read as names only.
+
+    Args:
+        values: One value a unit.
+        label_names: Class names in the model's order.
+        where: Setting and column, for messages.
+        of: What has the labels, for messages.
+
+    Raises:
+        UsageError: Values that are neither; the message shows up to five of them.
+    """
+    number_of = {name: number for number, name in enumerate(label_names)}
+    if not any(name.strip().isdigit() for name in label_names):
+        number_of.update({str(number): number for number in range(len(label_names))})
+    found = [number_of.get(_as_name(value)) for value in values]
+    unknown = list(dict.fromkeys(repr(value) for value, number in zip(values, found, strict=True) if number is None))
+    if unknown:
+        count = sum(number is None for number in found)
+        shown = ", ".join(unknown[:5]) + (" ..." if len(unknown) > 5 else "")
+        names = ", ".join(label_names[:12]) + (" ..." if len(label_names) > 12 else "")
+        way_out = (
+            f"The model knows {len(label_names)} classes: {names} (or their numbers). "
+            "Mend the labels, or give the names in the model's order with data.labels (--labels)."
+        )
+        raise UsageError(Problem(where, f"{count} {of} have labels the model does not know: {shown}", way_out))
+    return [number for number in found if number is not None]
+
+
+def _as_name(value: Any) -> str:
+    """A label as text: whole numbers without their decimals; what is neither text nor a whole number as no label."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return ""
