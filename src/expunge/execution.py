@@ -17,10 +17,12 @@ from expunge import models as model_loading
 from expunge.audits.base import Tables
 from expunge.checks import Prepared
 from expunge.evidence import Evidence, build_record
-from expunge.fit import fit, plain
+from expunge.fit import device, fit, plain
 from expunge.progress import Progress
 from expunge.record import RunRecord
 from expunge.scoring import score
+from expunge.sisa.ensemble import Ensemble
+from expunge.sisa.request import account
 from expunge.summary import LEAST_FIT, unfit
 from expunge.tasks.base import Encoded
 from expunge.unlearning import Unlearning
@@ -63,9 +65,15 @@ class Run:
         if original["retain"].accuracy < LEAST_FIT:
             self.progress.note(unfit(original["retain"].accuracy))
         set_seed(config.seed)
+        if isinstance(model, Ensemble):
+            model.bind(self.prepared.salt, self.progress)
         with self._timed("unlearn"):
             outcome = self._unlearning(encoded).run(model)
             model, self.check_passes = outcome.model, outcome.check_passes
+        whole = self._retraining_passes(encoded)
+        if isinstance(model, Ensemble):
+            outcome.log.update(account(model))
+            whole = whole or model.manifest.plan.epochs * len(encoded["retain"])
         if dtype != torch.float32:  # what is measured is what will be saved
             model.to(dtype).to(torch.float32)
         unlearned = self._score(model, encoded, "scoring the unlearned model")
@@ -76,9 +84,7 @@ class Run:
             "unlearned": {"sha256": model_loading.weights_sha256(model)},
             "retrained": described,
         }
-        record = self._record(
-            [original], [unlearned], retrained, hashes, outcome.log, outcome.passes, self._retraining_passes(encoded)
-        )
+        record = self._record([original], [unlearned], retrained, hashes, outcome.log, outcome.passes, whole)
         return model, record
 
     def audit_only(self, audited: str, before: RunRecord) -> RunRecord:
@@ -148,7 +154,7 @@ class Run:
         if prepared.model is not None:
             model = plain(copy.deepcopy(prepared.model))
             dtype = next(model.parameters()).dtype
-            return model.to(_device(), torch.float32), dtype
+            return model.to(device(), torch.float32), dtype
         path = prepared.config.model.path
         return self._load(path, "model.path"), self._saved_dtype(path, "model.path")
 
@@ -160,7 +166,7 @@ class Run:
     def _load(self, path: str, where: str, **options: Any) -> Any:
         trust = self.prepared.config.model.trust_remote_code
         cls = self.prepared.task.auto_class
-        return model_loading.load_model(path, cls, where=where, trust_remote_code=trust, **options).to(_device())
+        return model_loading.load_model(path, cls, where=where, trust_remote_code=trust, **options).to(device())
 
     def _score(self, model: Any, encoded: dict[str, Encoded], name: str) -> Tables:
         source = {group: "retain sample" if group == "retain" else group for group in _GROUPS}
@@ -231,12 +237,3 @@ class Run:
                 tables.append(self._score(model, encoded, f"scoring the retrained model (seed {seed})"))
                 described.append({"seed": seed, "sha256": model_loading.weights_sha256(model)})
         return tables, described
-
-
-def _device() -> torch.device:
-    """Where the trainer will train: scoring happens there too."""
-    from accelerate import PartialState
-
-    device = PartialState().device
-    assert device is not None  # set when the state is made
-    return device

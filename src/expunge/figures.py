@@ -29,7 +29,7 @@ _STYLE = {
 }
 
 
-class _Sheet:
+class Sheet:
     """A matplotlib figure that becomes an SVG string without a display."""
 
     def __init__(self, width: float, height: float, columns: int = 1) -> None:
@@ -66,7 +66,7 @@ def latent_map(record: RunRecord) -> str | None:
     if not maps:
         return None
     models = _present(maps)
-    sheet = _Sheet(3.2 * len(models), 3.1, len(models))
+    sheet = Sheet(3.2 * len(models), 3.1, len(models))
     for axis, model in zip(sheet.axes, models, strict=True):
         retain, forget = maps[model]["retain"], maps[model]["forget"]
         axis.scatter(*zip(*retain, strict=True), s=7, c=_OTHERS, marker="o", linewidths=0, label="retained")
@@ -88,7 +88,7 @@ def margins(record: RunRecord) -> str | None:
     if not data:
         return None
     models = _present(data)
-    sheet = _Sheet(3.2 * len(models), 2.6, len(models))
+    sheet = Sheet(3.2 * len(models), 2.6, len(models))
     edges = data["edges"]
     tallest = max(max(data[m][g]) for m in models for g in ("forget", "evaluation"))
     for axis, model in zip(sheet.axes, models, strict=True):
@@ -107,7 +107,7 @@ def roc(record: RunRecord) -> str | None:
     curves = record.figures.get("roc")
     if not curves:
         return None
-    sheet = _Sheet(3.6, 3.4)
+    sheet = Sheet(3.6, 3.4)
     axis = sheet.axes[0]
     axis.plot([0, 1], [0, 1], color="#6b7280", linestyle=":", linewidth=1, label="guessing")
     for model, style in zip(_MODELS, ("-", "-", "--"), strict=True):
@@ -124,7 +124,7 @@ def losses(record: RunRecord) -> str | None:
     history = record.training.get("history")
     if not history:
         return None
-    sheet = _Sheet(4.6, 3.0)
+    sheet = Sheet(4.6, 3.0)
     axis = sheet.axes[0]
     parts = sorted(name for name in history[0] if name not in ("step", "loss") and not name.startswith("anchors"))
     for name, colour in zip(parts, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=False):
@@ -140,7 +140,7 @@ def stop_rule(record: RunRecord) -> str | None:
     checks = record.training.get("checks")
     if not checks:
         return None
-    sheet = _Sheet(4.6, 3.0)
+    sheet = Sheet(4.6, 3.0)
     axis = sheet.axes[0]
     steps = [check["step"] for check in checks]
     axis.plot(steps, [c["forget"] for c in checks], color=_FORGET, marker="^", markersize=4, label="forget")

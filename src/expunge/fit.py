@@ -13,7 +13,7 @@ from expunge.models import load_model
 from expunge.progress import Progress, trainer_stage
 from expunge.tasks.base import Encoded
 
-__all__ = ["arguments", "fit", "plain", "train"]
+__all__ = ["arguments", "device", "fit", "plain", "train"]
 
 
 def arguments(folder: str, seed: int, settings: Recipe | TrainingConfig, **options: Any) -> Any:
@@ -134,3 +134,12 @@ def plain(model: Any) -> Any:
     from accelerate.utils import extract_model_from_parallel
 
     return extract_model_from_parallel(model, keep_fp32_wrapper=False)
+
+
+def device() -> torch.device:
+    """Where the trainer will train: scoring happens there too."""
+    from accelerate import PartialState
+
+    found = PartialState().device
+    assert found is not None  # set when the state is made
+    return found

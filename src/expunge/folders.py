@@ -63,7 +63,7 @@ def whole_file(path: str | Path, text: str) -> None:
         RunError: Writing failed; what was there stays.
     """
     target = Path(path).expanduser().absolute()
-    beside = target.with_name(f".{target.name}.partial")
+    beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         beside.write_text(text, encoding="utf-8")
         _sync(beside)

@@ -1,0 +1,213 @@
+"""Models a benchmark compares: originals, and retrained models' scores. Each is made once and kept in a work folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from expunge.bench.config import BenchConfig
+from expunge.bench.datasets import Request, Split, make_task
+from expunge.config import Recipe
+from expunge.fit import device, fit
+from expunge.folders import whole_file
+from expunge.metrics import headline
+from expunge.models import find_head, load_model
+from expunge.scoring import ScoreTable, score
+from expunge.tasks.base import Encoded
+
+__all__ = ["Assets", "Busy", "Tables"]
+
+Tables = dict[str, ScoreTable]
+"""Group (forget, retain, test, unseen) -> scores."""
+
+LONGEST = 128
+"""Tokens a text or sentence is cut to."""
+
+
+class Busy(Exception):  # noqa: N818 - no error: another worker is at it
+    """Another worker is making what is asked for."""
+
+
+@dataclass(frozen=True)
+class Assets:
+    """What the cells of one data set share.
+
+    Attributes:
+        name: The data set.
+        split: Its records.
+        config: The benchmark.
+        base: Folder or hub id of the base model.
+        tokenizer: Its tokenizer.
+        work: Where models and scores are kept between runs.
+        say: Shows a line of progress.
+    """
+
+    name: str
+    split: Split
+    config: BenchConfig
+    base: str
+    tokenizer: Any
+    work: Path
+    say: Callable[[str], None]
+
+    @property
+    def task(self) -> Any:
+        """Encodes and collates records."""
+        return make_task(self.split, self.tokenizer, LONGEST)
+
+    @contextmanager
+    def locked(self, name: str) -> Any:
+        """Hold a name against other workers; a lock dies with its process.
+
+        Raises:
+            Busy: Another worker holds it.
+        """
+        self.work.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.work / f"{self.name}-{name}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise Busy(name) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def encoded(self, part: str, positions: Sequence[int] | None = None) -> Encoded:
+        """Records of train, dev or test, tokenised; all, or those at `positions`."""
+        records = getattr(self.split, part)
+        return self.task.encode(records if positions is None else records.take(positions))
+
+    def recipe(self) -> tuple[Recipe, dict[str, Any]]:
+        """The recipe with the epochs that score best on dev, and how each length scored; chosen before anything else.
+
+        One model is trained for each length, with a seed that no original and no retrained model has.
+        """
+        file = self.work / f"{self.name}-recipe.json"
+        if not file.is_file():
+            with self.locked("recipe"):
+                if not file.is_file():
+                    whole_file(file, json.dumps(self._choose(), indent=1))
+        chosen = json.loads(file.read_text())
+        return replace(self.config.recipe, epochs=float(chosen["epochs"])), chosen
+
+    def _choose(self) -> dict[str, Any]:
+        tried = []
+        train, dev = self.encoded("train"), self.encoded("dev")
+        for epochs in self.config.matrix.epochs:
+            recipe = replace(self.config.recipe, epochs=float(epochs))
+            model = self.trained(train, recipe, seed=9000, name=f"{self.name}: {epochs} epochs")
+            found = {group: self._headline(model, encoded) for group, encoded in (("train", train), ("dev", dev))}
+            tried.append({"epochs": epochs, **found})
+        best = max(tried, key=lambda row: (round(row["dev"], 4), -row["epochs"]))
+        return {"epochs": best["epochs"], "tried": tried}
+
+    def _headline(self, model: Any, encoded: Encoded) -> float:
+        table = self.scored(model, {"all": encoded})["all"]
+        return headline(table).of(table)
+
+    def trained(self, records: Encoded, recipe: Recipe, *, seed: int, name: str) -> Any:
+        """A model trained from the base."""
+        start = time.perf_counter()
+        model = fit(self.base, self.task, records, recipe, seed=seed, label_names=self.split.label_names)
+        self.say(f"{name}: trained in {time.perf_counter() - start:.0f} s")
+        return model.to(device())
+
+    def scored(self, model: Any, groups: Mapping[str, Encoded]) -> Tables:
+        """Scores of groups of records under a model."""
+        found = {}
+        for group, encoded in groups.items():
+            head = find_head(model, self.task.collate(encoded, [0]).to(device()))
+            found[group] = score(model, head, encoded, self.task, batch_size=128, keep_hidden=False)
+        return found
+
+    def groups(self, request: Request) -> dict[str, Encoded]:
+        """The records a cell is measured on: all to forget, a sample of the retained, and test records."""
+        most = self.config.matrix.retain_sample
+        rng = np.random.default_rng([len(request.forget), 5])
+        retain = rng.choice(len(request.retain), min(most, len(request.retain)), replace=False)
+        found = {
+            "forget": self.encoded("train", request.forget),
+            "retain": self.encoded("train", sorted(request.retain[i] for i in retain)),
+            "test": self.encoded("test", request.test),
+        }
+        found["unseen"] = self.encoded("test", request.unseen) if request.by_class else found["test"]
+        return found
+
+    def original(self, seed: int) -> Any:
+        """The original of a seed, on the device, trained at first use."""
+        folder = self.work / f"{self.name}-original-{seed}"
+        if not folder.is_dir():
+            with self.locked(f"original-{seed}"):
+                if not folder.is_dir():
+                    recipe, _ = self.recipe()
+                    start = time.perf_counter()
+                    model = self.trained(self.encoded("train"), recipe, seed=seed, name=f"{self.name}: original {seed}")
+                    seconds = time.perf_counter() - start
+                    beside = folder.with_name(f".{folder.name}.partial")
+                    shutil.rmtree(beside, ignore_errors=True)
+                    model.save_pretrained(beside)
+                    (beside / "seconds.json").write_text(json.dumps(seconds))
+                    beside.rename(folder)
+        return load_model(str(folder), self.task.auto_class, where="original").to(device())
+
+    def original_tables(self, request: Request, seed: int) -> Tables:
+        """Scores of an original on a request's groups."""
+        file = self.work / f"{self.name}-{request.name}-original-{seed}.npz"
+        if not file.is_file():
+            _save(file, self.scored(self.original(seed), self.groups(request)))
+        return _load(file)
+
+    def retrained(self, request: Request) -> tuple[list[Tables], list[float]]:
+        """Scores of every model retrained without the requested records, and the seconds each training took."""
+        found, seconds = [], []
+        for seed in self.config.matrix.retrain_seeds:
+            file = self.work / f"{self.name}-{request.name}-retrained-{seed}.npz"
+            if not file.is_file():
+                with self.locked(f"{request.name}-retrained-{seed}"):
+                    if not file.is_file():
+                        recipe, _ = self.recipe()
+                        records = self.encoded("train", request.retain)
+                        start = time.perf_counter()
+                        name = f"{self.name} without {request.name}: retrained {seed}"
+                        model = self.trained(records, recipe, seed=seed, name=name)
+                        took = time.perf_counter() - start
+                        _save(file, self.scored(model, self.groups(request)), seconds=took)
+            found.append(_load(file))
+            with np.load(file) as stored:
+                seconds.append(float(stored["seconds"]))
+        return found, seconds
+
+
+def _save(file: Path, tables: Tables, **more: float) -> None:
+    """Score tables without hidden states, as plain arrays (no pickle)."""
+    arrays: dict[str, Any] = dict(more)
+    for group, table in tables.items():
+        for name, values in asdict(table).items():
+            if name != "hidden" and values is not None:
+                arrays[f"{group}.{name}"] = values
+    beside = file.with_name(f".{file.name}.partial.npz")
+    np.savez_compressed(beside, **arrays)
+    beside.replace(file)
+
+
+def _load(file: Path) -> Tables:
+    tables: dict[str, dict[str, Any]] = {}
+    with np.load(file, allow_pickle=False) as stored:
+        for key in stored.files:
+            group, dot, name = key.partition(".")
+            if dot:
+                tables.setdefault(group, {})[name] = stored[key]
+    return {
+        group: ScoreTable(**values, hidden=np.zeros((len(values["labels"]), 0), dtype=np.float32))
+        for group, values in tables.items()
+    }

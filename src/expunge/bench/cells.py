@@ -1,0 +1,209 @@
+"""One cell of the matrix: a method with its chosen hyperparameters on one original, measured beside retrained models."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import set_seed
+
+from expunge.bench.assets import Assets, Tables
+from expunge.bench.config import Trial
+from expunge.bench.datasets import Request, random_request
+from expunge.config import StopConfig
+from expunge.errors import NonFiniteLossError
+from expunge.folders import whole_file
+from expunge.metrics import ACCURACY, ENTITY_F1, Metric, macro_f1_over
+from expunge.record import environment
+from expunge.scoring import ScoreTable
+from expunge.stats import auc, bootstrap
+from expunge.unlearning import Outcome, Unlearning
+
+__all__ = ["CLIP", "measured", "run_cell"]
+
+CLIP = 10.0
+"""Margins are clipped here, in nats, before they are compared record by record."""
+
+Figure = tuple[list[str], Callable[[ScoreTable], np.ndarray], Callable[..., float]]
+
+
+def figures(assets: Assets) -> dict[str, Figure]:
+    """Name -> groups, what is read of each record, and the statistic: F1 and accuracy a group, and the membership AUC."""
+    f1 = ENTITY_F1 if assets.split.task_name == "token-classification" else macro_f1_over(len(assets.split.label_names))
+    found: dict[str, Figure] = {}
+    for group in ("forget", "retain", "test"):
+        for name, metric in (("F1", f1), ("accuracy", ACCURACY)):
+            found[f"{group} {name}"] = ([group], metric.read, _statistic(metric))
+    found["membership AUC"] = (["forget", "unseen"], lambda table: table.record_margins, auc)
+    return found
+
+
+def _statistic(metric: Metric) -> Callable[..., float]:
+    return lambda rows: metric.statistic(rows)
+
+
+def measured(assets: Assets, tables: Tables, original: Tables, retrained: list[Tables]) -> dict[str, Any]:
+    """Every figure of one model, with its interval over records, gap to the retrained mean, and their noise floor.
+
+    The noise floor is the mean over the retrained models of each one's absolute difference to the mean of the others.
+    """
+    rows = {}
+    for name, (groups, read, statistic) in figures(assets).items():
+        arrays = [read(tables[group]) for group in groups]
+        interval = bootstrap(
+            [len(array) for array in arrays],
+            lambda picked, arrays=arrays, statistic=statistic: statistic(
+                *(array[p] for array, p in zip(arrays, picked, strict=True))
+            ),
+            resamples=assets.config.matrix.bootstrap,
+        )
+        others = [statistic(*(read(t[group]) for group in groups)) for t in retrained]
+        rows[name] = {
+            "n": [len(array) for array in arrays],
+            "value": interval.value,
+            "low": interval.low,
+            "high": interval.high,
+            "original": statistic(*(read(original[group]) for group in groups)),
+            "retrained": others,
+            "gap": abs(interval.value - float(np.mean(others))),
+            "noise_floor": _floor([np.array(v) for v in others]),
+        }
+    margins = [_clipped(t) for t in retrained]
+    rows["per record"] = {
+        "n": [len(margins[0])],
+        "gap": float(np.abs(_clipped(tables) - np.mean(margins, axis=0)).mean()),
+        "original": float(np.abs(_clipped(original) - np.mean(margins, axis=0)).mean()),
+        "noise_floor": _floor(margins),
+    }
+    return {name: _rounded(row) for name, row in rows.items()}
+
+
+def _clipped(tables: Tables) -> np.ndarray:
+    return np.clip(tables["forget"].record_margins, -CLIP, CLIP)
+
+
+def _floor(values: list[np.ndarray]) -> float | None:
+    if len(values) < 2:
+        return None
+    total = np.sum(values, axis=0)
+    others = [(total - value) / (len(values) - 1) for value in values]
+    return float(np.mean([np.abs(v - o).mean() for v, o in zip(values, others, strict=True)]))
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    def short(value: Any) -> Any:
+        if isinstance(value, list):
+            return [short(item) for item in value]
+        return round(value, 5) if isinstance(value, float) else value
+
+    return {name: short(value) for name, value in row.items()}
+
+
+def run_cell(assets: Assets, request: Request, name: str, seed: int) -> dict[str, Any]:
+    """Unlearn, measure, and give back what the cell's JSON holds.
+
+    Raises:
+        Busy: Another worker is making a model this cell needs.
+    """
+    retrained, trainings = assets.retrained(request)
+    original_tables = assets.original_tables(request, seed)
+    trial, tried = _chosen(assets, name)
+    recipe, _ = assets.recipe()
+    retraining = recipe.epochs * len(request.retain)
+    cell: dict[str, Any] = {
+        "data": assets.name,
+        "request": request.name,
+        "method": name,
+        "seed": seed,
+        "n": {"forget": len(request.forget), "retain": len(request.retain), "classes": len(assets.split.label_names)},
+        "settings": _settings(trial),
+        "trials": tried,
+        "epochs": recipe.epochs,
+        "environment": {**environment(), "device": _device_name(), "threads": torch.get_num_threads()},
+    }
+    start = time.perf_counter()
+    try:
+        outcome = _unlearn(assets, request, trial, seed)
+    except NonFiniteLossError as error:
+        return {**cell, "failed": str(error)}
+    seconds = time.perf_counter() - start
+    total = outcome.passes + outcome.check_passes
+    tables = assets.scored(outcome.model, assets.groups(request))
+    return {
+        **cell,
+        "figures": measured(assets, tables, original_tables, retrained),
+        "cost": {
+            "passes": round(outcome.passes, 1),
+            "checks": round(outcome.check_passes, 1),
+            "retraining": retraining,
+            "ratio": round(total / retraining, 4),
+            "seconds": round(seconds, 2),
+            "seconds_of_retraining": [round(value, 2) for value in trainings],
+            "seconds_ratio": round(seconds / float(np.median(trainings)), 4),
+        },
+        "ended": {
+            "steps": outcome.log["steps"],
+            "kept_step": outcome.log.get("kept_step"),
+            "reason": outcome.log["reason"],
+            "checks": len(outcome.log["checks"]),
+        },
+    }
+
+
+def _unlearn(assets: Assets, request: Request, trial: Trial, seed: int) -> Outcome:
+    recipe, _ = assets.recipe()
+    ids = assets.split.train.ids
+    model = assets.original(seed)
+    set_seed(seed)
+    return Unlearning(
+        method=trial.method, task=assets.task, forget=assets.encoded("train", request.forget),
+        retain=assets.encoded("train", request.retain), calibration=assets.encoded("dev"),
+        forget_ids=[ids[i] for i in request.forget], retain_ids=[ids[i] for i in request.retain],
+        training=trial.training, stop=StopConfig(), seed=seed, label_names=assets.split.label_names, base=assets.base,
+        recipe=recipe,
+    ).run(model)  # fmt: skip
+
+
+def _chosen(assets: Assets, name: str) -> tuple[Trial, list[dict[str, Any]]]:
+    """The best of a method's trials, on dev records and one request that no cell is about, and how each did."""
+    trials = assets.config.methods[name]
+    if len(trials) == 1:
+        return trials[0], []
+    file = assets.work / f"{assets.name}-tuned-{name}.json"
+    if not file.is_file():
+        with assets.locked(f"tuned-{name}"):
+            if not file.is_file():
+                whole_file(file, json.dumps([_tried(assets, trial) for trial in trials], indent=1))
+    tried = json.loads(file.read_text())
+    distances = [row["distance"] if row["distance"] is not None else float("inf") for row in tried]
+    return trials[int(np.argmin(distances))], tried
+
+
+def _tried(assets: Assets, trial: Trial) -> dict[str, Any]:
+    """How far a trial ends from what is wanted, by the stop rule's own measure: forget records as likely as dev records
+    were to the original, and dev records no less likely than they were."""
+    matrix = assets.config.matrix
+    request = random_request(assets.split, max(matrix.fractions), seed=matrix.tuning_seed, name="tuning")
+    seed = matrix.seeds[0]
+    groups = {"forget": assets.encoded("train", request.forget), "dev": assets.encoded("dev")}
+    target = assets.scored(assets.original(seed), {"dev": groups["dev"]})["dev"].confidence
+    try:
+        outcome = _unlearn(assets, request, trial, seed)
+    except NonFiniteLossError as error:
+        return {**_settings(trial), "distance": None, "failed": str(error)}
+    after = assets.scored(outcome.model, groups)
+    forget, dev = after["forget"].confidence, after["dev"].confidence
+    distance = abs(forget - target) + max(0.0, target - dev)
+    return _rounded({**_settings(trial), "distance": distance, "forget": forget, "dev": dev, "dev before": target})
+
+
+def _settings(trial: Trial) -> dict[str, Any]:
+    return {"method": trial.method.values(), "training": trial.training.values()}
+
+
+def _device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"

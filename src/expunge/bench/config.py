@@ -1,0 +1,179 @@
+"""What a benchmark runs over, read from one TOML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from expunge.config import Recipe, TrainingConfig, build_method
+from expunge.errors import Collector, Problem, UsageError
+from expunge.options import Fraction, Options, PositiveInt, Seed, did_you_mean, option
+
+__all__ = ["BenchConfig", "DataSet", "Matrix", "Trial"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Matrix(Options):
+    """The matrix and its sizes.
+
+    Attributes:
+        seeds: One original, and one run of each method on it, a seed.
+        retrain_seeds: Retrained models of each request.
+        fractions: Random requests, each a share of the training records.
+        by_class: Whether the class or entity type each data set names is a request as well.
+        train_records: Training records of a data set, at most.
+        dev_records: Records for the stop rule and all choices, at most.
+        test_records: Records for the figures, at most.
+        retain_sample: Retained records scored, at most.
+        epochs: Lengths of training to choose from by the dev score.
+        tuning_seed: Seed of the request that hyperparameters are chosen on.
+        bootstrap: Resamples behind each interval.
+    """
+
+    seeds: tuple[Seed, ...] = option((0, 1, 2), "one original a seed")
+    retrain_seeds: tuple[Seed, ...] = option((100, 101, 102, 103, 104), "retrained models of each request")
+    fractions: tuple[Fraction, ...] = option((0.01, 0.05), "random requests")
+    by_class: bool = option(True, "also request a whole class or entity type")
+    train_records: PositiveInt = option(3000, "training records, at most")
+    dev_records: PositiveInt = option(1000, "records for all choices, at most")
+    test_records: PositiveInt = option(1500, "records for the figures, at most")
+    retain_sample: PositiveInt = option(1000, "retained records scored, at most")
+    epochs: tuple[PositiveInt, ...] = option((4, 8, 12), "lengths of training to choose from by the dev score")
+    tuning_seed: Seed = option(77, "seed of the request hyperparameters are chosen on")
+    bootstrap: PositiveInt = option(1000, "resamples behind each interval")
+
+    @classmethod
+    def section(cls) -> str:
+        return "bench"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSet(Options):
+    """One data set: files relative to the data folder.
+
+    Attributes:
+        task: Name of a task, as `expunge.tasks` registers it.
+        format: How its files are read.
+        train: Training file; for ``lines`` the texts and the labels.
+        dev: Likewise; left out: a tenth of train, drawn by hash.
+        test: Likewise.
+        text: Text column, for ``table``.
+        label: Label column, for ``table``.
+        labels: Class names in the order of the numbers, for ``lines``.
+        erase: The class or entity type to erase.
+    """
+
+    task: Literal["text-classification", "token-classification"] = option("text-classification", "kind of model")
+    format: Literal["table", "lines", "conll"] = option("table", "how its files are read")
+    train: tuple[str, ...] = option((), "training file")
+    dev: tuple[str, ...] = option((), "dev file; left out: a tenth of train")
+    test: tuple[str, ...] = option((), "test file")
+    text: str = option("text", "text column")
+    label: str = option("label", "label column")
+    labels: tuple[str, ...] = option((), "class names in order")
+    erase: str = option("", "class or entity type to erase")
+
+    @classmethod
+    def section(cls) -> str:
+        return "data"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One choice of hyperparameters.
+
+    Attributes:
+        method: The method or procedure.
+        training: How it is trained.
+    """
+
+    method: Any
+    training: TrainingConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchConfig:
+    """A whole benchmark.
+
+    Attributes:
+        matrix: The matrix and its sizes.
+        recipe: How originals and retrained models are trained; its epochs are chosen per data set.
+        data: Name -> data set.
+        methods: Name -> at most three trials.
+    """
+
+    matrix: Matrix
+    recipe: Recipe
+    data: dict[str, DataSet]
+    methods: dict[str, tuple[Trial, ...]]
+
+    @classmethod
+    def load(cls, path: str | Path, sets: Sequence[str] = ()) -> BenchConfig:
+        """Read a TOML file with the sections bench, recipe, data.NAME and methods.NAME.
+
+        Args:
+            path: The file.
+            sets: Changes of ``[bench]``: ``seeds=[0]``; and ``data=[...]``, ``methods=[...]`` keep only these.
+
+        Raises:
+            UsageError: Everything that is wrong with it.
+        """
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            way_out = "Give a TOML file such as benchmarks/encoders.toml."
+            raise UsageError(Problem(str(path), f"the benchmark cannot be read ({error})", way_out)) from None
+        found = Collector()
+        for word in sets:
+            found.run(_change, values, word)
+        known = {"bench", "recipe", "data", "methods"}
+        for name in values.keys() - known:
+            way_out = f"{did_you_mean(name, known)}Known sections: {', '.join(sorted(known))}."
+            found.problems.append(Problem(name, f'unknown section "{name}"', way_out))
+        for name in ("data", "methods"):
+            if not values.get(name):
+                found.problems.append(Problem(name, "there is none", f"Name at least one: [{name}.NAME]."))
+        matrix = found.run(Matrix.build, values.get("bench", {}))
+        recipe = found.run(Recipe.build, values.get("recipe", {}), "recipe")
+        data = {name: found.run(DataSet.build, v, f"data.{name}") for name, v in values.get("data", {}).items()}
+        methods = {name: found.run(_trials, name, v) for name, v in values.get("methods", {}).items()}
+        found.finish()
+        assert matrix is not None
+        assert recipe is not None
+        return cls(matrix, recipe, data, methods)  # pyright: ignore[reportArgumentType]
+
+
+def _change(values: dict[str, Any], word: str) -> None:
+    key, sign, text = word.partition("=")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        sign = ""
+    if not sign:
+        raise UsageError(Problem("--set", f'"{word}" is not allowed', "Write --set key=value, such as seeds=[0]."))
+    if key in ("data", "methods"):
+        unknown = [name for name in value if name not in values.get(key, {})]
+        if unknown:
+            way_out = f"Known: {', '.join(values.get(key, {}))}."
+            raise UsageError(Problem("--set", f"unknown {key}: {', '.join(map(str, unknown))}", way_out))
+        values[key] = {name: values[key][name] for name in value}
+    else:
+        values.setdefault("bench", {})[key] = value
+
+
+def _trials(name: str, values: Mapping[str, Any]) -> tuple[Trial, ...]:
+    """``{method = "deepcut", set = {...}, training = {...}, trials = [{set = {...}, training = {...}}, ...]}``."""
+    where = f"methods.{name}"
+    trials = values.get("trials", [{}])
+    if not 1 <= len(trials) <= 3:
+        raise UsageError(Problem(where, f"{len(trials)} trials", "Give one to three: every method gets as many tries."))
+    built = []
+    for trial in trials:
+        settings = {**values.get("set", {}), **trial.get("set", {})}
+        training = {**values.get("training", {}), **trial.get("training", {})}
+        method = build_method({"name": values.get("method", name), **settings})
+        built.append(Trial(method, TrainingConfig.build(training, f"{where}.training")))
+    return tuple(built)

@@ -1,0 +1,186 @@
+"""A benchmark's data sets and requests: read, cut to size by a seeded draw, and listed by id."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from expunge import registry
+from expunge.bench.config import DataSet, Matrix
+from expunge.data import sources
+from expunge.data.held_out import overlapping
+from expunge.data.records import Records, normal_form
+from expunge.errors import Problem, UsageError
+from expunge.tasks.text_classification import class_numbers
+
+__all__ = ["Request", "Split", "make_task", "read_split", "requests"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One data set, cut to size.
+
+    Attributes:
+        train: Records the original is trained on.
+        dev: Records for the stop rule and every choice.
+        test: Records for the figures.
+        label_names: Class names in the model's order.
+        task_name: Name of the task.
+    """
+
+    train: Records
+    dev: Records
+    test: Records
+    label_names: tuple[str, ...]
+    task_name: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """Records to forget.
+
+    Attributes:
+        name: ``random-5%`` or the name of the class.
+        forget: Positions within the training records.
+        retain: Positions of the others.
+        test: Positions of the test records that utility is measured on: all, or those without the erased class.
+        unseen: Positions of the test records that forget records are compared with: all, or those of the erased class.
+        by_class: Whether a class is erased.
+    """
+
+    name: str
+    forget: tuple[int, ...]
+    retain: tuple[int, ...]
+    test: tuple[int, ...]
+    unseen: tuple[int, ...]
+    by_class: bool = False
+
+
+def read_split(name: str, data: DataSet, folder: Path, matrix: Matrix) -> Split:
+    """Read a data set and cut it to size.
+
+    Training records that repeat one before them are left out (a request must not leave its own copy in retain), and so
+    are dev and test records that are in training. Ids are ``NAME-train-LINE``.
+
+    Raises:
+        UsageError: A file is missing or malformed.
+    """
+    train = _read(name, data, data.train, folder, "train")
+    test = _read(name, data, data.test, folder, "test")
+    dev = _read(name, data, data.dev, folder, "dev") if data.dev else None
+    tags = {label for part in (train, test, dev) if part for label in _flat(part[2])}
+    names = data.labels or tuple(sorted(tags, key=lambda tag: (tag != "O", tag)))
+    whole = _records(train, names)
+    if dev is None:
+        tenth = [i for i, record_id in enumerate(whole.ids) if hashlib.sha256(record_id.encode()).digest()[0] % 10 == 0]
+        kept = sorted(set(range(len(whole))) - set(tenth))
+        whole, held_out = whole.take(kept), whole.take(tenth)
+    else:
+        held_out = _records(dev, names)
+    fresh = _drawn(whole.take(_first_of_each(whole)), matrix.train_records, 1)
+    parts = []
+    for records, most, seed in ((held_out, matrix.dev_records, 2), (_records(test, names), matrix.test_records, 3)):
+        unseen = set(range(len(records))) - set(overlapping(records, fresh.texts))
+        once = [i for i in _first_of_each(records) if i in unseen]
+        parts.append(_drawn(records.take(once), most, seed))
+    return Split(fresh, parts[0], parts[1], tuple(names), data.task)
+
+
+_Raw = tuple[list[str], list[tuple[str, ...]], list[Any]]  # ids, texts, labels by name
+
+
+def _read(name: str, data: DataSet, files: Sequence[str], folder: Path, part: str) -> _Raw:
+    wanted = 2 if data.format == "lines" else 1
+    if len(files) != wanted:
+        raise UsageError(Problem(f"data.{name}.{part}", f"{len(files)} files are named", f"Name {wanted}."))
+    paths = [folder / file for file in files]
+    where = f"data.{name}.{part}"
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        raise UsageError(Problem(where, f"{', '.join(missing)} is missing", "Give the folder with --data."))
+    if data.format == "lines":
+        texts = paths[0].read_text(encoding="utf-8").splitlines()
+        labels: list[Any] = [data.labels[int(line)] for line in paths[1].read_text(encoding="utf-8").split()]
+        rows = [(text.strip(),) for text in texts]
+    elif data.format == "table":
+        columns = sources.read(paths[0], where=where)
+        if problems := sources.pick(columns, [data.text, data.label], where=where, source=paths[0]):
+            raise UsageError(problems)
+        rows, labels = [(text,) for text in columns[data.text]], columns[data.label]
+    else:
+        columns = sources.read(paths[0], where=where, file_format="conll")
+        rows, labels = [tuple(words) for words in columns["tokens"]], columns["ner_tags"]
+    if len(rows) != len(labels):
+        raise UsageError(Problem(where, f"{len(rows)} texts and {len(labels)} labels", "Mend the files."))
+    return [f"{name}-{part}-{line:05d}" for line in range(1, len(rows) + 1)], rows, labels
+
+
+def _flat(labels: Sequence[Any]) -> list[str]:
+    return [tag for label in labels for tag in ([label] if isinstance(label, str) else label)]
+
+
+def _records(raw: _Raw, names: Sequence[str]) -> Records:
+    ids, texts, labels = raw
+    if all(isinstance(label, str) for label in labels):
+        return Records(tuple(ids), tuple(texts), tuple(class_numbers(labels, names, where="data")))
+    number = {name: i for i, name in enumerate(names)}
+    return Records(tuple(ids), tuple(texts), tuple(tuple(number[tag] for tag in tags) for tags in labels))
+
+
+def _first_of_each(records: Records) -> list[int]:
+    first: dict[str, int] = {}
+    for position, text in enumerate(records.texts):
+        first.setdefault(normal_form(text), position)
+    return sorted(first.values())
+
+
+def _drawn(records: Records, most: int, seed: int) -> Records:
+    chosen = np.random.default_rng(seed).choice(len(records), min(most, len(records)), replace=False)
+    return records.take(sorted(chosen.tolist()))
+
+
+def requests(split: Split, data: DataSet, matrix: Matrix) -> list[Request]:
+    """The requests of a data set: random shares, and the class or entity type it names."""
+    everything = tuple(range(len(split.test)))
+    found = []
+    for fraction in matrix.fractions:
+        found.append(random_request(split, fraction, seed=0, name=f"random-{fraction * 100:g}%"))
+    if matrix.by_class and data.erase:
+        numbers = {i for i, name in enumerate(split.label_names) if name == data.erase or name[1:] == f"-{data.erase}"}
+        if not numbers:
+            known = ", ".join(split.label_names)
+            raise UsageError(Problem("erase", f'"{data.erase}" is no class or type', f"Known: {known}."))
+        forget = _holding(split.train, numbers)
+        if not 0 < len(forget) < len(split.train):
+            what = f'"{data.erase}" is in {len(forget)} of {len(split.train)} records'
+            raise UsageError(Problem("erase", what, "Name one that some records have, and some have not."))
+        unseen = _holding(split.test, numbers)
+        retain = tuple(sorted(set(range(len(split.train))) - set(forget)))
+        test = tuple(sorted(set(everything) - set(unseen)))
+        found.append(Request(data.erase, forget, retain, test, unseen, by_class=True))
+    return found
+
+
+def random_request(split: Split, fraction: float, *, seed: int, name: str) -> Request:
+    """A share of the training records at random."""
+    count = max(1, round(fraction * len(split.train)))
+    drawn = np.random.default_rng([seed, count]).choice(len(split.train), count, replace=False)
+    forget = tuple(sorted(drawn.tolist()))
+    everything = tuple(range(len(split.test)))
+    return Request(name, forget, tuple(sorted(set(range(len(split.train))) - set(forget))), everything, everything)
+
+
+def _holding(records: Records, numbers: set[int]) -> tuple[int, ...]:
+    def held(label: Any) -> set[int]:
+        return {label} if isinstance(label, int) else set(label)
+
+    return tuple(i for i, label in enumerate(records.labels) if held(label) & numbers)
+
+
+def make_task(split: Split, tokenizer: Any, max_length: int) -> Any:
+    """The task of a data set."""
+    return registry.find("tasks", split.task_name)(tokenizer, max_length, split.label_names)

@@ -1,0 +1,49 @@
+"""`expunge bench`: run a matrix of methods beside retraining, and make its table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Benchmark methods beside models retrained without the records.", no_args_is_help=True)
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="A benchmark, such as benchmarks/encoders.toml.")],
+    data: Annotated[Path, typer.Option(help="Folder the data sets lie in.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results: one JSON a cell.")],
+    base: Annotated[str, typer.Option(help="Base model: folder or hub id; left out: the demo's MiniLM-L6.")] = "",
+    work: Annotated[Path | None, typer.Option(help="Folder for models and scores; left out: OUT/work.")] = None,
+    only: Annotated[str, typer.Option(help="Pattern of cells to run: data/request/method/seed.")] = "*",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a size: seeds=[0].")] = None,
+) -> None:
+    """Run every cell that is not done yet. Started several times at once, the workers share the cells."""
+    import sys
+
+    from expunge.bench.config import BenchConfig
+    from expunge.bench.matrix import run_matrix
+    from expunge.demo_data import encoder_folder
+
+    loaded = BenchConfig.load(config, set_ or ())
+    done = run_matrix(
+        loaded, data, base or str(encoder_folder()), out, work or out / "work", only=only,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )  # fmt: skip
+    print(f"{done} cells run; the results are in {out}")
+
+
+@app.command()
+def table(
+    results: Annotated[Path, typer.Argument(help="A folder of results, as `expunge bench run` fills it.")],
+    out: Annotated[Path, typer.Option(help="Folder for table.md, table.json and table.html.")],
+) -> None:
+    """Make the table of what is done: Markdown, JSON and an HTML page with plots."""
+    from expunge.bench.table import write_tables
+
+    for file in write_tables(results, out):
+        print(file)
