@@ -1,16 +1,25 @@
-"""Tiny models, a tokenizer and labelled records, built in process: for Expunge's own tests and for plug-in authors."""
+"""Tiny models, a tokenizer, labelled records and sentences, made in process: for tests here and in plug-ins."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from expunge.errors import Problem, UsageError
 from expunge.options import did_you_mean
 
-__all__ = ["FAMILIES", "tiny_classifier", "tiny_tokenizer", "toy_records"]
+if TYPE_CHECKING:
+    from expunge.conformance import check_method
+    from expunge.conformance_audits import check_audit
+    from expunge.tiny_jobs import TinyJob
+
+__all__ = [
+    "FAMILIES", "TAGS", "TinyJob", "check_audit", "check_method", "tiny_classifier", "tiny_tagger", "tiny_tokenizer",
+    "toy_records", "toy_sentences",
+]  # fmt: skip
 
 _WORDS = 240
 _CLASS_WORDS = ("river", "engine", "violin", "pepper", "comet")
@@ -19,6 +28,8 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ENCODER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 _COMMON = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
 _DECODER = {**_ENCODER, "num_key_value_heads": 2, "max_position_embeddings": 64}
+TAGS = ("O", "B-water", "I-water", "B-machine", "I-machine")
+"""Tags of `toy_sentences`."""
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertConfig", {**_ENCODER, "max_position_embeddings": 64}),
     "roberta": ("RobertaConfig", {**_ENCODER, "max_position_embeddings": 66}),
@@ -58,6 +69,23 @@ def tiny_classifier(family: str = "bert", labels: Sequence[str] = ("water", "mac
     Raises:
         UsageError: The family is unknown.
     """
+    import transformers
+
+    return transformers.AutoModelForSequenceClassification.from_config(_tiny_config(family, labels, seed))
+
+
+def tiny_tagger(family: str = "bert", labels: Sequence[str] = TAGS, seed: int = 0) -> Any:
+    """A random tagger of a few thousand weights, of any of `FAMILIES`.
+
+    Raises:
+        UsageError: The family is unknown.
+    """
+    import transformers
+
+    return transformers.AutoModelForTokenClassification.from_config(_tiny_config(family, labels, seed))
+
+
+def _tiny_config(family: str, labels: Sequence[str], seed: int) -> Any:
     import torch
     import transformers
 
@@ -67,14 +95,13 @@ def tiny_classifier(family: str = "bert", labels: Sequence[str] = ("water", "mac
     torch.manual_seed(seed)
     name, sizes = FAMILIES[family]
     names = dict(enumerate(labels))
-    config = getattr(transformers, name)(
+    return getattr(transformers, name)(
         vocab_size=len(_SPECIAL) + len(_CLASS_WORDS) + _WORDS,
         id2label=names,
         label2id={label: i for i, label in names.items()},
         **_COMMON,
         **sizes,
     )
-    return transformers.AutoModelForSequenceClassification.from_config(config)
 
 
 def toy_records(
@@ -95,3 +122,34 @@ def toy_records(
         label = classes[(kind + shift) % len(classes)]
         rows.append({"id": f"r{seed}-{number:04d}", "text": " ".join(words), "label": label})
     return rows
+
+
+def toy_sentences(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows ``{"id", "tokens", "ner_tags"}`` with tags of `TAGS`: one entity among words at random.
+
+    An entity is "river" or "engine", once or twice in a row; one sentence in five gives it the other type, which can
+    only be learnt by heart. Some words have several sub-tokens.
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        kind, length = int(rng.integers(2)), int(rng.integers(1, 3))
+        drawn = rng.integers(_WORDS, size=int(rng.integers(3, 8)))
+        words = [f"w{i}-w{i // 2}" if i % 7 == 0 else f"w{i}" for i in drawn]
+        place = int(rng.integers(len(words) + 1))
+        type_ = ("water", "machine")[kind if rng.random() < 0.8 else 1 - kind]
+        tags = ["O"] * len(words)
+        words[place:place] = [_CLASS_WORDS[kind]] * length
+        tags[place:place] = [f"B-{type_}", f"I-{type_}"][:length]
+        rows.append({"id": f"s{seed}-{number:04d}", "tokens": words, "ner_tags": tags})
+    return rows
+
+
+# The kit stands on the trainer; whoever wants a tiny model alone does not load it.
+_KIT = {"TinyJob": "tiny_jobs", "check_audit": "conformance_audits", "check_method": "conformance"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _KIT:
+        raise AttributeError(f"module 'expunge.testing' has no attribute {name!r}")
+    return getattr(import_module(f"expunge.{_KIT[name]}"), name)

@@ -1,0 +1,150 @@
+"""What every audit owes its users, checked on made-up scores: `expunge.testing.check_audit`."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from expunge.audits.base import Audit, AuditContext, AuditResult, Tables
+from expunge.conformance import check_options, require, rule
+from expunge.record import Measurement
+from expunge.scoring import ScoreTable
+
+__all__ = ["check_audit"]
+
+_SIZES = {"forget": 24, "retain": 40, "calibration": 30, "evaluation": 36}
+_DIRECTIONS = ("higher", "lower", "as retrained")
+
+
+def check_audit(audit: Any) -> None:
+    """Check that an audit keeps the rules every audit must keep; for plug-in authors' own tests.
+
+    It can be built without arguments, is frozen, round-trips through plain values and says what it is in its docstring.
+    On scores of texts and of tags, beside no, one and two retrained models, it answers the same twice and leaves the
+    scores as they were; every figure is finite and has a name, a unit, a direction, an n and an interval, and a gap
+    where there are retrained models; what it gives the report is plain JSON. On scores that decide nothing (one record a
+    group, all records alike, no hidden states) it says "not measured" with its reason, or has a finite figure, but
+    does not raise.
+
+    Args:
+        audit: A subclass of `Audit`, or an instance whose settings are to be checked.
+
+    Raises:
+        AssertionError: A rule is broken; the message names the audit, the rule and the scores.
+    """
+    cls = audit if isinstance(audit, type) else type(audit)
+    check_options(cls, Audit)
+    with rule(cls, "its docstring says what it is"):
+        require(bool((inspect.getdoc(cls) or "").strip()), "there is none")
+    built = audit if isinstance(audit, Audit) else cls()
+    for words, context in _contexts():
+        with rule(cls, f"it is pure: same answer twice, scores left as they were ({words})"):
+            before = copy.deepcopy(context)
+            first = built.run(context)
+            require(isinstance(first, AuditResult), f"it answers {first!r}, no AuditResult")
+            # As text, in which NaN equals NaN: whether figures are finite is another rule's business.
+            require(repr(first) == repr(built.run(context)), "two answers differ")
+            require(_as_text(context) == _as_text(before), "the scores were changed")
+        with rule(cls, f"it measures, or says why it did not ({words})"):
+            if first.not_measured is not None:
+                require(bool(first.not_measured.strip()), "not_measured gives no reason")
+                require(not first.measurements, "it has figures as well as a reason for having none")
+            else:
+                require(bool(first.measurements or first.figure), "it has neither a figure nor a reason")
+        with rule(cls, f"every figure is finite and has name, unit, direction, n and interval ({words})"):
+            for measurement in first.measurements:
+                _check(measurement, len(context.models["retrained"]))
+        with rule(cls, f"what it gives the report is plain JSON ({words})"):
+            json.dumps(first.figure, allow_nan=False)
+
+
+def _check(found: Measurement, retrained: int) -> None:
+    where = f"{found.name or 'a figure without name'} of {found.model}, {found.group}"
+    for field in ("audit", "name", "model", "group", "unit"):
+        require(bool(str(getattr(found, field)).strip()), f"{where}: {field} is empty")
+    require(found.direction in _DIRECTIONS, f"{where}: direction is {found.direction!r}, allowed: {_DIRECTIONS}")
+    require(found.n > 0, f"{where}: n is {found.n}")
+    numbers = [found.value, found.low, found.high]
+    numbers += [number for number in (found.gap, found.noise_floor) if number is not None]
+    require(all(math.isfinite(number) for number in numbers), f"{where}: not finite: {numbers}")
+    require(found.low <= found.high, f"{where}: the interval is [{found.low}, {found.high}]")
+    compared = found.model != "retrained" and retrained > 0
+    require((found.gap is not None) == compared, f"{where}: the gap is {found.gap} beside {retrained} retrained models")
+
+
+def _contexts() -> Iterator[tuple[str, AuditContext]]:
+    for retrained in (0, 1, 2):
+        for units in (1, 3):
+            kind = "texts" if units == 1 else "tags"
+            yield f"{kind}, {retrained} retrained models", _context(retrained, units)
+    plain = _context(1, 1)
+    yield "one record a group", _changed(plain, _first)
+    yield "all records alike", _changed(plain, _alike)
+    yield "no hidden states", _changed(plain, lambda table: replace(table, hidden=table.hidden[:, :0]))
+
+
+def _context(retrained: int, units: int) -> AuditContext:
+    models = {
+        "original": [_tables(2.0, units, 1)],
+        "unlearned": [_tables(0.5, units, 2)],
+        "retrained": [_tables(0.4, units, 3 + seed) for seed in range(retrained)],
+    }
+    return AuditContext(models=models, classes=3, resamples=20, seed=0)
+
+
+def _tables(memory: float, units: int, seed: int) -> Tables:
+    """Margins around 0.5 nats, higher by `memory` on records the model was trained on."""
+    return {
+        group: _table(size, units, 0.5 + (memory if group in ("forget", "retain") else 0.0), [seed, place])
+        for place, (group, size) in enumerate(_SIZES.items())
+    }
+
+
+def _table(records: int, units: int, shift: float, seed: list[int]) -> ScoreTable:
+    count = records * units
+    labels = np.random.default_rng(seed[1]).integers(3, size=count)  # the same under every model
+    rng = np.random.default_rng(seed)
+    margins = rng.normal(shift, 1.0, count)
+    right = (margins > 0).reshape(records, units).sum(axis=1)
+    return ScoreTable(
+        labels=labels,
+        predictions=np.where(margins > 0, labels, (labels + 1) % 3),
+        margins=margins,
+        losses=np.logaddexp(0.0, -margins),
+        hidden=rng.normal(size=(count, 5)).astype(np.float32),
+        offsets=np.arange(records + 1) * units,
+        entities=None if units == 1 else np.stack([right, np.full(records, units), np.full(records, units)], axis=1),
+    )
+
+
+def _first(table: ScoreTable) -> ScoreTable:
+    cut = {name: getattr(table, name)[:1] for name in ("labels", "predictions", "margins", "losses", "hidden")}
+    return replace(table, offsets=table.offsets[:2], **cut)
+
+
+def _alike(table: ScoreTable) -> ScoreTable:
+    names = ("labels", "predictions", "margins", "losses", "hidden")
+    return replace(table, **{name: np.repeat(getattr(table, name)[:1], len(table.labels), axis=0) for name in names})
+
+
+def _changed(context: AuditContext, change: Any) -> AuditContext:
+    models = {
+        model: [{group: change(table) for group, table in tables.items()} for tables in several]
+        for model, several in context.models.items()
+    }
+    return replace(context, models=models)
+
+
+def _as_text(context: AuditContext) -> str:
+    fields = ("labels", "predictions", "margins", "losses", "hidden", "offsets", "entities")
+    return repr([
+        (model, group, [np.asarray(getattr(table, name)).tolist() for name in fields])
+        for model, several in context.models.items() for tables in several for group, table in tables.items()
+    ])  # fmt: skip

@@ -1,0 +1,70 @@
+"""The tiny jobs that `check_method` checks methods on: a model without dropout, and records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from expunge.tasks.base import Encoded
+
+__all__ = ["TinyJob", "tag_job", "text_job"]
+
+
+@dataclass(frozen=True)
+class TinyJob:
+    """A model and records of one task, small enough to check a method on in a second or two.
+
+    Attributes:
+        name: What messages call it.
+        task: Collates the records.
+        model: seed -> a model with random weights, in float64 and without dropout.
+        forget: At least five records to forget.
+        retain: At least nine retained records.
+        unseen: Records never trained on.
+    """
+
+    name: str
+    task: Any
+    model: Callable[[int], Any]
+    forget: Encoded
+    retain: Encoded
+    unseen: Encoded
+
+
+def text_job() -> TinyJob:
+    """Texts of three classes and a tiny BERT: a unit is a text."""
+    from expunge.tasks.text_classification import TextClassification
+    from expunge.testing import tiny_classifier, tiny_tokenizer, toy_records
+
+    names = ("water", "machine", "music")
+    task = TextClassification(tiny_tokenizer(), 48, names)
+    rows = toy_records(60, seed=4)
+    encoded = task.encode_texts([(row["text"],) for row in rows], [names.index(row["label"]) for row in rows])
+    return _job("texts", task, lambda seed: tiny_classifier(seed=seed), encoded)
+
+
+def tag_job() -> TinyJob:
+    """Sentences with five tags and a tiny BERT: a unit is a word, and some words have several tokens."""
+    from expunge.tasks.token_classification import TokenClassification
+    from expunge.testing import TAGS, tiny_tagger, tiny_tokenizer, toy_sentences
+
+    task = TokenClassification(tiny_tokenizer(), 48, TAGS)
+    rows = toy_sentences(60, seed=5)
+    labels = [[TAGS.index(tag) for tag in row["ner_tags"]] for row in rows]
+    encoded = task.encode_texts([row["tokens"] for row in rows], labels)
+    return _job("tags", task, lambda seed: tiny_tagger(seed=seed), encoded)
+
+
+def _job(name: str, task: Any, model: Callable[[int], Any], encoded: Encoded) -> TinyJob:
+    def plain(seed: int) -> Any:
+        import torch
+
+        made = model(seed)
+        for module in made.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        return made.double()
+
+    forget, retain, unseen = (encoded.take(range(*ends)) for ends in ((0, 7), (7, 40), (40, 60)))
+    return TinyJob(name, task, plain, forget, retain, unseen)
