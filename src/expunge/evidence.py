@@ -32,6 +32,7 @@ class Evidence:
         check_passes: Example-passes of the stop rule's checks (a forward pass counts a third).
         retraining_passes: Example-passes of one retraining, where the recipe is known.
         timings: Seconds a stage.
+        words_cut: Words of a tagger's sentences behind its length.
     """
 
     prepared: Prepared
@@ -42,6 +43,7 @@ class Evidence:
     check_passes: float
     retraining_passes: float | None
     timings: dict[str, float]
+    words_cut: int = 0
 
 
 def build_record(evidence: Evidence) -> RunRecord:
@@ -67,7 +69,7 @@ def build_record(evidence: Evidence) -> RunRecord:
     return RunRecord(
         config=_shown_config(prepared),
         environment=environment(),
-        data=_data(prepared),
+        data=_data(prepared, evidence.words_cut),
         request=_request(prepared),
         models=evidence.hashes,
         training=evidence.training,
@@ -95,7 +97,7 @@ def _shown_config(prepared: Prepared) -> dict[str, Any]:
     return config
 
 
-def _data(prepared: Prepared) -> dict[str, Any]:
+def _data(prepared: Prepared, words_cut: int) -> dict[str, Any]:
     request = prepared.request
     return {
         "train": len(prepared.train),
@@ -107,6 +109,7 @@ def _data(prepared: Prepared) -> dict[str, Any]:
         "held_out_dropped": prepared.dropped,
         "classes": len(prepared.task.label_names),
         "max_length": prepared.task.max_length,
+        "words_cut": words_cut,
         "sha256": {
             "train": prepared.train.sha256(),
             "calibration": prepared.calibration.sha256(),

@@ -41,12 +41,14 @@ class Run:
         progress: Where progress is shown.
         timings: Seconds a stage.
         check_passes: Example-passes of the stop rule so far.
+        words_cut: Words of a tagger's sentences that lie behind the task's length, and so are no units.
     """
 
     prepared: Prepared
     progress: Progress = field(default_factory=Progress)
     timings: dict[str, float] = field(default_factory=lambda: {"started_unix": round(time.time(), 1)})
     check_passes: float = 0.0
+    words_cut: int = 0
 
     def carry_out(self) -> tuple[Any, RunRecord]:
         """Score the original, unlearn, score again, retrain where asked, audit.
@@ -122,6 +124,7 @@ class Run:
                     check_passes=self.check_passes,
                     retraining_passes=retraining_passes,
                     timings=self.timings,
+                    words_cut=self.words_cut,
                 )
             )
 
@@ -136,6 +139,15 @@ class Run:
         prepared = self.prepared
         with self._timed("encode"), self.progress.stage("reading records"):
             train = prepared.task.encode(prepared.train)
+            calibration, evaluation = (
+                prepared.task.encode(prepared.calibration),
+                prepared.task.encode(prepared.evaluation),
+            )
+            for records, found in (
+                (prepared.train, train), (prepared.calibration, calibration), (prepared.evaluation, evaluation)
+            ):  # fmt: skip
+                if found.units is not None:
+                    self.words_cut += sum(map(len, records.texts)) - found.offsets[-1]
             retain = prepared.request.retain
             most = prepared.config.audit.retain_sample
             rng = np.random.default_rng([prepared.config.seed, 3])
@@ -144,8 +156,8 @@ class Run:
                 "forget": train.take(prepared.request.forget),
                 "retain": train.take(retain),
                 "retain sample": train.take([retain[i] for i in sample]),
-                "calibration": prepared.task.encode(prepared.calibration),
-                "evaluation": prepared.task.encode(prepared.evaluation),
+                "calibration": calibration,
+                "evaluation": evaluation,
             }
 
     def _own_model(self) -> tuple[Any, torch.dtype]:

@@ -28,6 +28,7 @@ def render(record: RunRecord, folder: str | None = None) -> str:
     record = RunRecord.from_json(record.to_json())  # the order of keys as written: drawn again, the page is the same
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = lambda value: "not measured" if value is None else f"{value:.3f}"
+    environment.filters["tick"] = lambda share: {0: "✗", 1: "✓"}.get(share) or f"{share:.0%}"
     page = resources.files("expunge").joinpath("page.html.jinja").read_text(encoding="utf-8")
     drawings = {
         name: None if svg is None else Markup(svg)  # our own drawing, made from numbers
@@ -44,6 +45,7 @@ def render(record: RunRecord, folder: str | None = None) -> str:
         record=record,
         rows=table(record),
         models=shown,
+        measured={m.name for m in record.measurements},
         facts=facts(record),
         headline=_OUTCOMES[record.verdict["outcome"]],
         drawings=drawings,

@@ -57,14 +57,16 @@ def print_summary(record: RunRecord) -> None:
 
 LEAST_FIT = 0.6
 """Accuracy of an original on its own training records below which something is probably mixed up."""
+_LEAST_F1 = 0.3
 
 
 def unfit(accuracy: float) -> str:
     """What to say of an original that does not fit the data it is said to be trained on."""
-    return (
-        f"The original is right on only {accuracy:.0%} of the training records. Are these its training data, and --labels, "
-        "--label and --model as they should be?"
-    )
+    return _mixed_up(f"is right on only {accuracy:.0%} of the training data")
+
+
+def _mixed_up(what: str) -> str:
+    return f"The original {what}. Are these its training data, and --labels, --label and --model as they should be?"
 
 
 def warnings(record: RunRecord) -> list[str]:
@@ -73,6 +75,14 @@ def warnings(record: RunRecord) -> list[str]:
     fit = record.find("accuracy", "original", "retain")
     if fit is not None and fit.value < LEAST_FIT:
         found.append(unfit(fit.value))
+    fit = record.find("entity F1", "original", "retain")  # most words are no entity: accuracy alone says little
+    if fit is not None and fit.value < _LEAST_F1:
+        found.append(_mixed_up(f"has an entity F1 of only {fit.value:.2f} on the training data"))
+    if cut := record.data.get("words_cut"):
+        found.append(
+            f"{cut} words lie behind the {record.data['max_length']} tokens a sentence is cut to: they were neither unlearned "
+            "nor measured. --set model.max_length=... may be higher."
+        )
     history = record.training["history"]
     alone = sum(row.get("anchors_without_same_class", 0) for row in history)
     if alone and alone == sum(row["anchors"] for row in history):
