@@ -19,7 +19,7 @@ from expunge.sisa.request import manifest_of, still_there
 from expunge.tasks.kinds import Task
 from expunge.tasks.text_classification import TextClassification
 
-__all__ = ["Inputs", "Prepared", "check"]
+__all__ = ["Inputs", "Kind", "Prepared", "check", "read_columns", "read_records"]
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     model_config, tokenizer, task = suitability.original(config, inputs.model, inputs.tokenizer, found)
     config = _with_columns(config, task or TextClassification)
     names = found.run(suitability.label_names, config, model_config) if model_config is not None else None
-    kind = _Kind(task, names) if task is not None and names else None
-    training = found.run(_columns, config, inputs.train, config.data.train, "data.train", config.data.train_split)
-    train = found.run(_records, training, config, kind, "data.train", True) if training and kind else None
+    kind = Kind(task, names) if task is not None and names else None
+    training = found.run(read_columns, config, inputs.train, config.data.train, "data.train", config.data.train_split)
+    train = found.run(read_records, training, config, kind, "data.train", True) if training and kind else None
     content_key = _content_key(config, kind)
     ids = found.run(read_request, config.request, config.data.id, content_key, inputs.forget)
     selected = found.run(_selected, config.request, training, train, kind) if training else None
@@ -130,7 +130,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
     """The model's task and class names: what records are read by."""
 
     task: type[Task]
@@ -144,7 +144,7 @@ def _with_columns(config: RunConfig, task: type[Task]) -> RunConfig:
 
 
 def _selected(
-    request: RequestConfig, columns: sources.Columns, train: Records | None, kind: _Kind | None
+    request: RequestConfig, columns: sources.Columns, train: Records | None, kind: Kind | None
 ) -> list[int] | None:
     """Positions that a rule of the request selects; None where it names ids or a share, or records cannot be read."""
     if request.where is not None:
@@ -161,7 +161,12 @@ def _selected(
     raise UsageError(Problem("request.label", what, "Name a class that is there."))
 
 
-def _columns(config: RunConfig, given: Any, path: str, where: str, split: str) -> sources.Columns:
+def read_columns(config: RunConfig, given: Any, path: str, where: str, split: str) -> sources.Columns:
+    """The columns of data given in memory or by path, those that are needed among them.
+
+    Raises:
+        UsageError: No data, or a column is missing.
+    """
     source = given if given is not None else path
     if isinstance(source, str) and not source:
         raise UsageError(Problem(where, "no data is named", f"Set {where} to a file, a saved dataset or a hub id."))
@@ -175,7 +180,12 @@ def _columns(config: RunConfig, given: Any, path: str, where: str, split: str) -
     return columns
 
 
-def _records(columns: sources.Columns, config: RunConfig, kind: _Kind, where: str, with_ids: bool) -> Records:
+def read_records(columns: sources.Columns, config: RunConfig, kind: Kind, where: str, with_ids: bool) -> Records:
+    """The records in columns.
+
+    Raises:
+        UsageError: Every problem of texts, labels and ids.
+    """
     found = Collector()
     read = found.run(kind.task.read, columns, config.data.text, config.data.label, kind.names, where=where)
     ids: list[str] = []
@@ -216,20 +226,20 @@ def _id_text(value: Any) -> str:
     return text if is_text(text) else ""
 
 
-def _content_key(config: RunConfig, kind: _Kind | None) -> Any:
+def _content_key(config: RunConfig, kind: Kind | None) -> Any:
     def key(columns: sources.Columns) -> list[str]:
         wanted = [*config.data.text, config.data.label]
         if problems := sources.pick(columns, wanted, where="request.file", source=config.request.file):
             raise UsageError(problems)
         if kind is None:
             return ["unresolved"]  # the model's own problems come first
-        return list(_records(columns, config, kind, "request.file", False).ids)
+        return list(read_records(columns, config, kind, "request.file", False).ids)
 
     return key
 
 
 def _held_out(
-    config: RunConfig, inputs: Inputs, kind: _Kind, train: Records | None, request: Resolved | None, found: Collector
+    config: RunConfig, inputs: Inputs, kind: Kind, train: Records | None, request: Resolved | None, found: Collector
 ) -> tuple[Records, Records, bool, int] | None:
     forgotten = {train.ids[i] for i in request.forget} if train is not None and request is not None else set()
     read = []
@@ -239,8 +249,8 @@ def _held_out(
     ):
         if given is None and path is None:
             continue
-        columns = found.run(_columns, config, given, path, where, config.data.held_out_split)
-        records = found.run(_records, columns, config, kind, where, False) if columns else None
+        columns = found.run(read_columns, config, given, path, where, config.data.held_out_split)
+        records = found.run(read_records, columns, config, kind, where, False) if columns else None
         if records is None:
             return None
         named = again(list(map(_id_text, columns.get(config.data.id, ()))), forgotten)

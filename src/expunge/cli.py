@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from expunge import cli_bench, cli_sisa
 from expunge.cli_options import given, with_run_options
 from expunge.errors import ExpungeError, Problem, UsageError
 
@@ -23,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(cli_bench.app, name="bench")
 
 _Config = Annotated[Path | None, typer.Argument(help="A config, as `expunge init` prints it.", show_default=False)]
 _Set = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: section.key=value.")]
@@ -320,6 +323,9 @@ def demo(
         record = run_demo(out, method=method, records=records, cache=cache, progress=ConsoleProgress())
     _show_record(record, False)
     print(f"Report: {Path(out) / 'erased' / 'report.html'}")
+
+
+app.command()(_quiet_libraries()(cli_sisa.train_sisa))
 
 
 @app.callback(invoke_without_command=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,8 +15,18 @@ from expunge.sisa.ensemble import BASE, Checkpoints, Ensemble
 from expunge.sisa.manifest import FILE, Manifest, Members
 from expunge.sisa.training import ADAPTER_FILE, Shards, stage_folder
 
-__all__ = ["base_sha256", "checkpoints_of", "copy_base", "is_sisa", "load_ensemble", "must_be_unchanged", "problems"]
+__all__ = [
+    "PEFT",
+    "base_sha256",
+    "checkpoints_of",
+    "copy_base",
+    "is_sisa",
+    "load_ensemble",
+    "must_be_unchanged",
+    "problems",
+]
 
+PEFT = "Install it: pip install 'expunge[peft]'."
 _WAY_OUT = "Give the folder as `expunge train-sisa` or `expunge run` wrote it."
 
 
@@ -31,6 +41,8 @@ def problems(path: str, *, where: str) -> list[Problem]:
         manifest = Manifest.read(path, where=where)
     except UsageError as error:
         return list(error.problems)
+    if manifest.members.adapter == "lora" and find_spec("peft") is None:
+        return [Problem(where, f'"{path}" holds LoRA adapters, which need peft', PEFT)]
     folder = Path(path).expanduser()
     weights = "*.safetensors" if manifest.members.adapter == "none" else ADAPTER_FILE
     wanted = [(folder / BASE, "*.safetensors"), (folder, "config.json")]

@@ -126,9 +126,7 @@ class Plan(Options):
             keys = {i: self._digest("order", shard, stage, epoch, record_id) for i, record_id in enumerate(ids)}
             order = sorted(keys, key=keys.__getitem__)[:left]
             if lengths is not None:
-                many = batch_size * _SORTED_TOGETHER
-                blocks = [order[start : start + many] for start in range(0, len(order), many)]
-                order = [i for block in blocks for i in sorted(block, key=lambda i: (-lengths[i], keys[i]))]
+                order = _by_length(order, lengths, batch_size * _SORTED_TOGETHER)
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]
                 yield Minibatch(chosen, self.draw("dropout", shard, stage, epoch, [ids[i] for i in chosen]))
@@ -141,3 +139,9 @@ class Plan(Options):
 
     def _digest(self, *what: object) -> bytes:
         return hashlib.sha256(json.dumps(["sisa", self.seed, *what]).encode()).digest()
+
+
+def _by_length(order: Sequence[int], lengths: Sequence[int], block: int) -> list[int]:
+    """Longest first within each block; records of one length keep their order."""
+    blocks = [order[start : start + block] for start in range(0, len(order), block)]
+    return [i for one in blocks for i in sorted(one, key=lambda i: -lengths[i])]

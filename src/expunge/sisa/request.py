@@ -10,15 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from expunge.data.request import Resolved
 from expunge.errors import Problem, UsageError
 from expunge.privacy import read_salt
 from expunge.sisa.ensemble import Ensemble
-from expunge.sisa.folder import must_be_unchanged
+from expunge.sisa.folder import is_sisa, must_be_unchanged
 from expunge.sisa.manifest import Ledger, Manifest
 from expunge.sisa.training import stage_folder
 from expunge.tasks.base import Encoded
 
-__all__ = ["account", "erase", "joined", "not_erased_before"]
+__all__ = ["account", "erase", "erased_before", "joined", "manifest_of", "still_there"]
 
 
 def erase(
@@ -49,7 +50,7 @@ def erase(
     manifest, old = ensemble.manifest, ensemble.checkpoints
     ledger = ensemble.ledger or Ledger(read_salt())
     if before := ledger.erased(manifest, forget_ids):
-        raise UsageError(not_erased_before(len(before)))
+        raise UsageError(erased_before(len(before)))
     gone = ledger.erased(manifest, retain_ids)
     kept = [i for i, record_id in enumerate(retain_ids) if record_id not in gone]
     retain, retain_ids = retain.take(kept), [retain_ids[i] for i in kept]
@@ -123,7 +124,7 @@ def account(ensemble: Ensemble) -> dict[str, Any]:
     manifest = ensemble.manifest
     plan, request = manifest.plan, manifest.requests[-1]
     share = request["passes"] / request["ensemble_passes"]
-    expected = plan.share_of(request["records"])
+    expected = float(plan.share_of(request["records"]))
     count = request["records"]
     return {
         "reason": (
@@ -133,7 +134,7 @@ def account(ensemble: Ensemble) -> dict[str, Any]:
         "sisa": {
             **request,
             "share": round(share, 6),
-            "expected_share": round(float(expected), 6),
+            "expected_share": round(expected, 6),
             "expected_share_of_one": round(float(plan.share_of(1)), 6),
             "plain_retraining_passes": plan.epochs * sum(map(sum, manifest.counts)),
             "shards": plan.shards,
@@ -145,7 +146,49 @@ def account(ensemble: Ensemble) -> dict[str, Any]:
     }
 
 
-def not_erased_before(count: int) -> Problem:
+def manifest_of(path: str, model: Any) -> Manifest | None:
+    """What a SISA folder, or an ensemble in memory, says of itself; None for any other model.
+
+    Raises:
+        UsageError: The folder's manifest is broken.
+    """
+    if model is not None:
+        return getattr(model, "manifest", None)
+    return Manifest.read(path) if is_sisa(path) else None
+
+
+def still_there(
+    manifest: Manifest, ids: Sequence[str], request: Resolved, named: Sequence[str] | None, salt: bytes | None
+) -> Resolved:
+    """The request without what was erased before, be it to be forgotten by a rule or to be retained.
+
+    Args:
+        manifest: Of the SISA folder.
+        ids: Ids of the training records.
+        request: Positions among them.
+        named: Ids the request names one by one; None where it is a rule.
+        salt: The user's salt, where there is one.
+
+    Raises:
+        UsageError: A named record was erased before, nothing is left to erase or to retain, or the salt is another.
+    """
+    if salt is None:
+        what = "there is none yet, and the SISA folder was made with one"
+        raise UsageError(Problem("privacy.salt_file", what, "Name that salt: --salt-file FILE."))
+    gone = Ledger(salt).erased(manifest, ids)
+    again = len(gone & set(named)) if named is not None else 0
+    forget, retain = (
+        tuple(i for i in positions if ids[i] not in gone) for positions in (request.forget, request.retain)
+    )
+    if again or not forget:
+        raise UsageError(erased_before(again or len(request.forget)))
+    if not retain:
+        way_out = "Some records must stay. To forget everything, delete the folder."
+        raise UsageError(Problem("request", "all records that are left are to be forgotten", way_out))
+    return replace(request, forget=forget, retain=retain)
+
+
+def erased_before(count: int) -> Problem:
     """What to say of records that were erased before."""
     what = f"{count} of the requested records {'were' if count > 1 else 'was'} erased from this SISA folder before"
     return Problem("request", what, "Leave them out of the request: nothing of them is left to erase.")
@@ -177,9 +220,7 @@ def _must_be_its_data(manifest: Manifest, ledger: Ledger, ids: Sequence[str], en
             f"the training data are not those of the SISA folder ({held} records there, {len(ids)} here; other ids, texts, "
             f"labels or tokens in {', '.join(changed[:3])}{' ...' if len(changed) > 3 else ''})"
         )
-        way_out = (
-            "Give the data it was trained on, with the same id, text and label columns; records erased before may be gone."
-        )
+        way_out = "Give the data it was trained on, with the same columns named; records erased before may be gone."
         raise UsageError(Problem("data.train", what, way_out))
 
 

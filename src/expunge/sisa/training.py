@@ -66,6 +66,7 @@ class Shards:
             if self.members.adapter == "lora":
                 torch.manual_seed(self.plan.draw("adapter", shard))
                 model = _with_adapter(model, self.members.rank)
+        model.config.architectures = [type(model).__name__]  # not the base's
         return _in_own_memory(model)
 
     def read(self, shard: int, checkpoint: Path) -> Any:
