@@ -26,7 +26,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_options_in_the_docs_exist(page: Path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     known = ""
-    for command in ("run", "check", "audit", "report", "demo", "init", "list", "show"):
+    for command in ("run", "check", "audit", "report", "demo", "init", "list", "show", "train-sisa"):
         monkeypatch.setattr(sys, "argv", ["expunge", command, "--help"])
         with pytest.raises(SystemExit):
             cli.main()
@@ -45,6 +45,8 @@ def test_python_in_the_docs_runs(page: Path, job: Job, tmp_path: Path, monkeypat
     """The blocks as printed, in a folder where my-model, train.csv and test.csv are those of the tiny job."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my-model").symlink_to(job.model)
+    (tmp_path / "my-base").symlink_to(job.base)
+    (tmp_path / "recipe.toml").write_text("epochs = 2\nlearning_rate = 1e-3\nbatch_size = 16\n", encoding="utf-8")
     for name, source in (("train.csv", job.train), ("test.csv", job.held_out)):
         header, _, rest = source.read_text(encoding="utf-8").partition("\n")
         assert header == "id,text,label"
@@ -86,7 +88,7 @@ def test_docstring_examples_hold() -> None:
     import importlib
 
     ran = 0
-    for name in ("deepcut", "contrastive", "gradient_difference", "finetune", "retrain"):
+    for name in ("deepcut", "contrastive", "gradient_difference", "finetune", "retrain", "sisa"):
         result = doctest.testmod(importlib.import_module(f"expunge.methods.{name}"))
         assert result.failed == 0
         ran += result.attempted

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from expunge.methods.retrain import Retrain
     from expunge.methods.salun import SalUn
     from expunge.methods.scrub import Scrub
+    from expunge.methods.sisa import Sisa
     from expunge.methods.task_vector import TaskVector
     from expunge.record import RunRecord
     from expunge.report import render
+    from expunge.sisa.build import train_sisa
     from expunge.trainer import UnlearnTrainer
 
 _HOME = {
@@ -50,16 +52,18 @@ _HOME = {
     "RunRecord": "record",
     "SalUn": "methods.salun",
     "Scrub": "methods.scrub",
+    "Sisa": "methods.sisa",
     "StopConfig": "config",
     "TaskVector": "methods.task_vector",
     "TrainingConfig": "config",
     "UnlearnTrainer": "trainer",
     "UsageError": "errors",
     "render": "report",
+    "train_sisa": "sisa.build",
     "unlearn": "erase",
 }
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "AuditConfig",
     "BadTeacher",
     "ContrastiveUnlearning",
@@ -80,12 +84,14 @@ __all__ = [
     "RunRecord",
     "SalUn",
     "Scrub",
+    "Sisa",
     "StopConfig",
     "TaskVector",
     "TrainingConfig",
     "UnlearnTrainer",
     "UsageError",
     "render",
+    "train_sisa",
     "unlearn",
 ]
 
