@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from expunge.models import Head
     from expunge.tasks.base import Encoded
 
-__all__ = ["ScoreTable", "Scores", "Step", "margins", "run_over", "score"]
+__all__ = ["ScoreTable", "Scores", "Step", "margins", "run_over", "score", "table_of"]
 
 
 class Scores:
@@ -223,6 +223,11 @@ def score(
     hidden, logits = run_over(
         model, head, encoded, task, batch_size=batch_size, keep_hidden=keep_hidden, advance=advance
     )
+    return table_of(logits, encoded, task, hidden)
+
+
+def table_of(logits: Tensor, encoded: Encoded, task: Any, hidden: Tensor | None = None) -> ScoreTable:
+    """The scores that (U, C) logits of records' units make."""
     logits = logits.double()
     labels = torch.tensor(encoded.flat_labels)
     found = margins(logits, labels)
@@ -233,7 +238,7 @@ def score(
         predictions=predictions,
         margins=found.numpy(),
         losses=functional.softplus(-found).numpy(),
-        hidden=hidden.numpy(),
+        hidden=(hidden if hidden is not None else logits.float()[:, :0]).numpy(),
         offsets=offsets,
         entities=task.entities(labels.numpy(), predictions, offsets),
     )

@@ -17,6 +17,7 @@ from expunge.bench.datasets import Request, random_request
 from expunge.config import StopConfig
 from expunge.errors import NonFiniteLossError
 from expunge.folders import whole_file
+from expunge.methods.sisa import Sisa
 from expunge.metrics import ACCURACY, ENTITY_F1, Metric, macro_f1_over
 from expunge.record import environment
 from expunge.scoring import ScoreTable
@@ -125,26 +126,19 @@ def run_cell(assets: Assets, request: Request, name: str, seed: int) -> dict[str
         "epochs": recipe.epochs,
         "environment": {**environment(), "device": _device_name(), "threads": torch.get_num_threads()},
     }
+    if isinstance(trial.method, Sisa):
+        return {**cell, **_exact(assets, request, seed, original_tables, retrained, retraining, trainings)}
     start = time.perf_counter()
     try:
         outcome = _unlearn(assets, request, trial, seed)
     except NonFiniteLossError as error:
         return {**cell, "failed": str(error)}
     seconds = time.perf_counter() - start
-    total = outcome.passes + outcome.check_passes
     tables = assets.scored(outcome.model, assets.groups(request))
     return {
         **cell,
         "figures": measured(assets, tables, original_tables, retrained),
-        "cost": {
-            "passes": round(outcome.passes, 1),
-            "checks": round(outcome.check_passes, 1),
-            "retraining": retraining,
-            "ratio": round(total / retraining, 4),
-            "seconds": round(seconds, 2),
-            "seconds_of_retraining": [round(value, 2) for value in trainings],
-            "seconds_ratio": round(seconds / float(np.median(trainings)), 4),
-        },
+        "cost": _cost(outcome.passes, outcome.check_passes, retraining, seconds, trainings),
         "ended": {
             "steps": outcome.log["steps"],
             "kept_step": outcome.log.get("kept_step"),
@@ -152,6 +146,36 @@ def run_cell(assets: Assets, request: Request, name: str, seed: int) -> dict[str
             "checks": len(outcome.log["checks"]),
         },
     }
+
+
+def _cost(passes: float, checks: float, retraining: float, seconds: float, trainings: list[float]) -> dict[str, Any]:
+    return {
+        "passes": round(passes, 1),
+        "checks": round(checks, 1),
+        "retraining": retraining,
+        "ratio": round((passes + checks) / retraining, 4),
+        "seconds": round(seconds, 2),
+        "seconds_of_retraining": [round(value, 2) for value in trainings],
+        "seconds_ratio": round(seconds / float(np.median(trainings)), 4),
+    }
+
+
+def _exact(
+    assets: Assets, request: Request, seed: int, original: Tables, retrained: list[Tables], retraining: float,
+    trainings: list[float],
+) -> dict[str, Any]:  # fmt: skip
+    from expunge.bench.exact import sisa_after
+
+    after = sisa_after(assets, request, seed)
+    share = after.passes / after.ensemble_passes
+    return {
+        "figures": measured(assets, after.tables, original, retrained),
+        "cost": _cost(after.passes, 0.0, retraining, after.seconds, trainings),
+        "ended": {
+            "steps": None, "kept_step": None, "checks": 0,
+            "reason": f"{after.stages} of 20 stages trained again, {share:.1%} of the ensemble's training passes",
+        },
+    }  # fmt: skip
 
 
 def _unlearn(assets: Assets, request: Request, trial: Trial, seed: int) -> Outcome:

@@ -149,11 +149,10 @@ class BenchConfig:
 def _change(values: dict[str, Any], word: str) -> None:
     key, sign, text = word.partition("=")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text if sign else ''}")["value"]
     except tomllib.TOMLDecodeError:
-        sign = ""
-    if not sign:
-        raise UsageError(Problem("--set", f'"{word}" is not allowed', "Write --set key=value, such as seeds=[0]."))
+        problem = Problem("--set", f'"{word}" is not allowed', "Write --set key=value, such as seeds=[0].")
+        raise UsageError(problem) from None
     if key in ("data", "methods"):
         unknown = [name for name in value if name not in values.get(key, {})]
         if unknown:

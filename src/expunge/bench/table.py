@@ -255,7 +255,11 @@ def _block_lines(block: dict[str, Any]) -> list[str]:
     floors = {name: retrained["figures"][name]["noise_floor"] for name in _SHOWN}
     if None not in floors.values():
         cells = ["noise floor", "", *(f"{floors[name]:.3f}" for name in _SHOWN)]
-        lines.append("| " + " | ".join([*cells, f"{retrained['noise_floor']:.3f}", f"{retrained['per_record']:.2f}", "", ""]) + " |")
+        lines.append(
+            "| "
+            + " | ".join([*cells, f"{retrained['noise_floor']:.3f}", f"{retrained['per_record']:.2f}", "", ""])
+            + " |"
+        )
     lines.append(
         _line(
             "original", len(original["seeds"]), original["figures"], f"{original['gap']:.3f}",
@@ -264,7 +268,9 @@ def _block_lines(block: dict[str, Any]) -> list[str]:
     )  # fmt: skip
     for row in block["rows"]:
         if "figures" in row:
-            note = f" ({len(row['failed'])} of {len(row['failed']) + len(row['seeds'])} failed)" if row["failed"] else ""
+            note = (
+                f" ({len(row['failed'])} of {len(row['failed']) + len(row['seeds'])} failed)" if row["failed"] else ""
+            )
             lines.append(
                 _line(
                     row["method"] + note, len(row["seeds"]), row["figures"], f"{row['gap']:.3f}",
