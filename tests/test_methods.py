@@ -1,23 +1,19 @@
 """Each method's loss with numbers worked out by hand, and which way it sends the forget units.
 
-What every method owes its users whatever its loss is in test_conformance.py.
+What every method owes its users whatever its loss is in test_conformance.py; whole runs in test_method_runs.py.
 """
 
 from __future__ import annotations
 
-import copy
 import doctest
 import importlib
 from dataclasses import replace
 from math import log
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import PrinterCallback
 
-from conftest import Job
 from expunge import (
     KGA,
     BadTeacher,
@@ -34,17 +30,13 @@ from expunge import (
     UsageError,
     registry,
 )
-from expunge.config import Recipe, StopConfig, TrainingConfig
-from expunge.fit import arguments
 from expunge.methods.base import Method, MethodContext, ProcedureContext
 from expunge.methods.salun import saliency
 from expunge.scoring import Scores, Step
 from expunge.stopping import Check
 from expunge.tasks.base import Encoded
 from expunge.tasks.text_classification import TextClassification
-from expunge.testing import tiny_classifier, tiny_tokenizer, toy_records
-from expunge.trainer import UnlearnTrainer
-from expunge.unlearning import Unlearning
+from expunge.testing import tiny_tokenizer, toy_records
 
 NAMES = ("water", "machine", "music")
 TASK = TextClassification(tiny_tokenizer(), 48, NAMES)
@@ -131,6 +123,19 @@ def test_deepcut_with_both_kinds_of_partners_by_hand() -> None:
     assert parts["forget"].item() == pytest.approx((0.551445 + 1.551445) / 2, abs=1e-5)
 
 
+def test_contrastive_terms_send_the_forget_unit_to_the_other_class() -> None:
+    # The anchor is at (1, 1): as near to (0, 2), of its class, as to (3, 0), of the other (cosines 1/sqrt 2). Only its
+    # direction counts, so it can go along (1, -1), to the other class, or along (-1, 1).
+    for method in (DeepCUT(temperature=1.0), ContrastiveUnlearning(temperature=1.0)):
+        given = step(method, forget=scores("forget", [[1.0, 1.0]], [0], method.needs))
+        method.loss(given)["forget"].backward()
+        gradient = given.forget.hidden.grad
+        assert gradient is not None
+        along, across = (-gradient).squeeze(0).tolist()
+        assert along > 0.01
+        assert across == pytest.approx(-along)
+
+
 def test_deepcut_detached_partners_get_no_gradient() -> None:
     for detach in (False, True):
         method = DeepCUT(detach_partners=detach)
@@ -152,15 +157,21 @@ def test_contrastive_unlearning_by_hand() -> None:
 
 
 def test_gradient_difference_by_hand() -> None:
+    # NegGrad+ with beta 0.8 is 0.8 CE(retain) - 0.2 CE(forget): divided by beta, forget_weight = 0.2 / 0.8 = 1/4.
+    # Descent on the forget logits: -(1/4) (onehot - p) = -(1/4) (1/2, -1/2).
     method = GradientDifference(forget_weight=0.25)
-    parts = method.loss(step(method))
+    given = pair(method, UNIFORM, UNIFORM)
+    parts = method.loss(given)
     assert parts["forget"].item() == pytest.approx(-0.25 * log(2))
     assert parts["retain"].item() == pytest.approx(log(2))
+    assert descent(given, method) == pytest.approx([-0.125, 0.125]), "away from the unit's class"
 
 
 def test_finetune_by_hand() -> None:
-    parts = FineTune().loss(step(FineTune()))
+    given = pair(FineTune(), UNIFORM, UNIFORM)
+    parts = FineTune().loss(given)
     assert {name: part.item() for name, part in parts.items()} == {"retain": pytest.approx(log(2))}
+    assert descent(given, FineTune()) == [0, 0]
 
 
 def test_gradient_ascent_by_hand() -> None:
@@ -293,67 +304,6 @@ def test_saliency_by_hand() -> None:
     assert sum(int(mask.sum()) for mask in saliency(gradient, 1.0).values()) == 5, "never a weight without gradient"
 
 
-def trainer_for(tmp_path: Path, method: Method, model=None, *, steps: int = 4, records: int = 8) -> UnlearnTrainer:
-    args = arguments(
-        str(tmp_path), 3, TrainingConfig(learning_rate=1e-2), per_device_train_batch_size=4, max_steps=steps
-    )
-    trainer = UnlearnTrainer(
-        model or tiny_classifier(seed=3),
-        args,
-        method=method,
-        task=TASK,
-        forget=encoded(records, 1),
-        retain=encoded(40, 2),
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def test_salun_leaves_the_other_weights_as_they_were(tmp_path: Path) -> None:
-    """Bit for bit, through the real trainer and AdamW; the masked half moves."""
-    trainer = trainer_for(tmp_path, SalUn(share=0.3))
-    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    trainer.train()
-    moved = kept = 0
-    for name, parameter in trainer.model.named_parameters():
-        mask = trainer.method_state[f"mask/{name}"]
-        assert torch.equal(parameter[~mask], before[name][~mask]), name
-        moved += int((parameter != before[name])[mask].sum())
-        kept += int(mask.sum())
-    # round(0.3 n) weights, and those tied with the last of them.
-    assert kept == pytest.approx(0.3 * sum(p.numel() for p in before.values()), rel=0.01)
-    assert moved > 0.9 * kept
-
-
-def test_scrubs_teacher_is_not_its_student(tmp_path: Path) -> None:
-    model = tiny_classifier(seed=3)
-    original = copy.deepcopy(model).eval()
-    trainer = trainer_for(tmp_path, Scrub(), model)
-    teacher = trainer._reference
-    assert teacher is not None
-    trainer.train()
-    assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), original.parameters(), strict=True))
-    for mine, first in zip(teacher._model.parameters(), original.parameters(), strict=True):
-        assert torch.equal(mine, first)
-        assert not mine.requires_grad
-    batch = TASK.collate(trainer.forget, range(8))
-    with torch.inference_mode():
-        expected = original(**batch.inputs).logits
-    torch.testing.assert_close(teacher.logits("forget", batch.record_index, batch.unit_index), expected)
-    assert [row["forget"] != 0 for row in trainer.history] == [True, True, False, False], "two steps a pass"
-
-
-def test_the_bad_teacher_is_an_untrained_model(tmp_path: Path) -> None:
-    model = tiny_classifier(seed=3)
-    with torch.no_grad():
-        model.classifier.bias.copy_(torch.tensor([9.0, 0.0, 0.0]))
-    teacher = trainer_for(tmp_path, BadTeacher(), model).method_state["teacher"]
-    assert teacher.shape == (8, 3)
-    assert teacher.abs().max() < 2, "the original says 9 of every record, random weights do not"
-    again = trainer_for(tmp_path, BadTeacher(), model).method_state["teacher"]
-    assert torch.equal(teacher, again)
-
-
 def test_task_vector_by_hand() -> None:
     # theta = 1, fine-tuned 3: the vector is 2. theta - alpha 2 = 0 for alpha 1/2, and -3 for alpha 2.
     # Confidence on forget records is made to be 0.9 at 1, 0.5 at 0 and 0.2 at -3; on calibration records 0.6 throughout:
@@ -378,36 +328,6 @@ def test_task_vector_by_hand() -> None:
     assert tuned == [("forget", 7.0, 0.1)]
     assert seen == [(0, 1.0), (1, 0.0), (2, -3.0)]
     assert found.weight.item() == 0.0
-
-
-@pytest.fixture(scope="module")
-def original(job: Job):
-    from transformers import AutoModelForSequenceClassification
-
-    return AutoModelForSequenceClassification.from_pretrained(job.model)
-
-
-@pytest.mark.parametrize(
-    "name", ["gradient-ascent", "random-labels", "salun", "bad-teacher", "scrub", "kga", "task-vector"]
-)
-def test_the_tiny_job_is_less_sure_of_what_it_forgot(name: str, original, job: Job) -> None:
-    """On a model that knows its training records by heart, confidence on the forget records falls toward calibration's."""
-    train, settings = encoded(240, 1), {"learning_rate": 1e-3, "min_steps": 24}
-    method = registry.find("methods", name)
-    job_of = Unlearning(
-        method=method(learning_rate=2e-3) if name == "task-vector" else method(), task=TASK, forget=train.take(range(24)),
-        retain=train.take(range(24, 240)), calibration=encoded(200, 2), forget_ids=[f"r1-{i:04d}" for i in range(24)],
-        retain_ids=[], training=TrainingConfig(**settings), stop=StopConfig(every=6), seed=0, label_names=NAMES,
-        base=str(job.base), recipe=Recipe(epochs=20.0, learning_rate=3e-3, batch_size=16),
-    )  # fmt: skip
-    outcome = job_of.run(copy.deepcopy(original))
-    checks = outcome.log["checks"]
-    best = min(checks[1:], key=lambda check: check["forget_confidence"])
-    assert checks[0]["forget_confidence"] > 0.95
-    assert best["forget_confidence"] < checks[0]["forget_confidence"] - 0.05
-    assert all(torch.isfinite(p).all() for p in outcome.model.parameters())
-    preparation = {"kga": 20 * 48 + (24 + 24 + 24) / 3, "salun": 24, "bad-teacher": 24 / 3}
-    assert outcome.passes > preparation.get(name, 0), "what preparation costs is counted"
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,10 @@ def _parts_are_scalars(method: Method, job: TinyJob) -> None:
         require(fits, f"the state's {name} is no mask of a parameter of the model")
     names = None
     for number in stage.numbers():
+        read = method.groups(number, stage.a_pass)
+        require(
+            bool(read) and read <= set(_GROUPS), f"step {number} reads {sorted(read)}, allowed: {', '.join(_GROUPS)}"
+        )
         parts = method.loss(stage.step(number))
         scalars = parts and all(isinstance(p, Tensor) and p.dim() == 0 for p in parts.values())
         require(bool(scalars), f"at step {number} the loss is {parts}")
@@ -318,8 +322,8 @@ def _micro_batches(method: Method, job: TinyJob) -> None:
 _RULES: list[tuple[Callable[[Method, TinyJob], None], str]] = [
     (_needs, "`needs` names what the loss reads, all of it and nothing else"),
     (_parts_are_scalars, "the loss is the same scalar parts at every step"),
-    (_finite, "loss and gradients are finite in float32 and bfloat16"),
     (_pure, "the loss is pure: same answer twice, step and settings left as they were"),
+    (_finite, "loss and gradients are finite in float32 and bfloat16"),
     (_padding, "padding changes nothing and gets no gradient"),
     (_order, "the order of records does not matter"),
     (_micro_batches, "a step cut into micro-batches is the same step"),

@@ -49,9 +49,9 @@ def check_audit(audit: Any) -> None:
             before = copy.deepcopy(context)
             first = built.run(context)
             require(isinstance(first, AuditResult), f"it answers {first!r}, no AuditResult")
+            require(_as_text(context) == _as_text(before), "the scores were changed")
             # As text, in which NaN equals NaN: whether figures are finite is another rule's business.
             require(repr(first) == repr(built.run(context)), "two answers differ")
-            require(_as_text(context) == _as_text(before), "the scores were changed")
         with rule(cls, f"it measures, or says why it did not ({words})"):
             if first.not_measured is not None:
                 require(bool(first.not_measured.strip()), "not_measured gives no reason")
