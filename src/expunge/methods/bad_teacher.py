@@ -27,8 +27,8 @@ class BadTeacher(Method):
     the direction of the KL, temperature 1 and the absence of a factor T^2 are those of the authors' code
     (vikram2000b/bad-teaching-unlearning).
 
-    Ours: forget and retained records are averaged apart, where the authors average over one mixed batch (they take
-    30 % of the retained data); T_d's outputs are taken once, before training.
+    Ours: forget and retained records are averaged apart, where the authors average over one mixed batch; T_d's outputs
+    are taken once, before training.
 
     Failure signs: an untrained model is near uniform, so confidence on forget records falls below that on records
     never seen: over-forgotten, with a membership AUC below 0.5.

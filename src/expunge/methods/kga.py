@@ -36,13 +36,13 @@ class KGA(Method):
         L   = | KL(A || A_f)(forget) - gap | + alpha * KL(A_D || A)(retain)
 
     Source: Wang, Chen, Yuan, Zeng, Wong, Yin: "KGA: A General Machine Unlearning Framework Based on Knowledge Gap
-    Alignment", ACL 2023, arXiv 2305.06535, section 3; code Lingzhi-WANG/KGAUnlearn.
+    Alignment", ACL 2023, arXiv 2305.06535; code Lingzhi-WANG/KGAUnlearn.
 
     Ours: the unseen records are calibration records, where the authors hold some training records out for it; the gap
     is one mean over all of them, theirs over a batch at a time; on forget records the KL has the direction of the gap's,
-    as in the paper's formula (their code turns it round there); on retained records it has the direction of their
-    code. alpha: their example passes 0.1, and their code weighs the retained term by 1 - 0.1. They take ten retained
-    batches a forget batch, we `retain_ratio`.
+    so that the two can be compared (their code turns it round there); on retained records it has the direction of
+    their code. alpha: their example passes 0.1, and their code weighs the retained term by 1 - 0.1. They take ten
+    retained batches a forget batch, we `retain_ratio`.
 
     Failure signs: where forget records are few, A_f and A_n learn next to nothing from them, the gap is the original's
     own confidence, and the alignment pulls nowhere. Training both models costs passes, which are counted.
