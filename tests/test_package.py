@@ -48,7 +48,7 @@ LAYERS = [
     {"execution"},
     {"erase", "sisa.build"},
     {"demo", "reaudit"},
-    {"cli_options"},
+    {"cli_sisa", "cli_options"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from expunge import AuditConfig, UsageError, unlearn
 from expunge.config import Recipe
 from expunge.errors import RunError
 from expunge.models import find_head, load_model, weights_sha256
+from expunge.progress import Progress
 from expunge.scoring import score
 from expunge.sisa.build import train_sisa
 from expunge.sisa.ensemble import Ensemble, log_mean
@@ -36,7 +38,6 @@ QUICK: dict[str, Any] = {"id": "id", "audit": AuditConfig(audits=("utility",), b
 
 
 def in_slice(number: int, rows: list[dict[str, str]] = ROWS, shard: int | None = None) -> dict[str, str]:
-    """The first row of a slice."""
     return next(r for r in rows if PLAN.place(r["id"])[1] == number and shard in (None, PLAN.place(r["id"])[0]))
 
 
@@ -247,8 +248,7 @@ def test_what_does_not_fit_is_refused_before_weights_load(place: Place, tmp_path
         other.write_bytes(b"another salt of the tests")
         with pytest.raises(UsageError, match="not the salt the SISA folder was made with"):
             unlearn(folder, ROWS, "sisa", **{**ask, "salt_file": str(other)})
-        broken = place.erased(place.trained(ROWS), [ROWS[0]], tmp_path / "broken")
-        del broken
+        place.erased(place.trained(ROWS), [ROWS[0]], tmp_path / "broken")
         (tmp_path / "broken" / "shard-1" / "stage-2" / "model.safetensors").unlink()
         with pytest.raises(UsageError, match=r"lacks shard-1/stage-2/\*.safetensors"):
             unlearn(str(tmp_path / "broken"), ROWS, "sisa", **ask)
@@ -270,6 +270,22 @@ def test_a_changed_base_is_refused(place: Place, tmp_path: Path) -> None:
         tiny_classifier(seed=6).bert.save_pretrained(folder / "base")
         with pytest.raises(UsageError, match="has changed since the ensemble was trained from it"):
             place.erased(folder, [ROWS[1]], tmp_path / "x")
+
+
+def test_another_machine_is_noted(place: Place, tmp_path: Path) -> None:
+    folder, notes = tmp_path / "other", Progress()
+    place.erased(place.trained(ROWS), [ROWS[0]], folder)
+    text = (folder / "sisa.json").read_text("utf-8")
+    (folder / "sisa.json").write_text(text.replace('"threads": "', '"threads": "7'), "utf-8")
+    said: list[str] = []
+    notes.note = said.append
+    ensemble = place.loaded(folder)
+    ensemble.bind(SALT, notes)
+    ids, rows = [row["id"] for row in ROWS], encoded(ROWS)
+    given = {"forget": rows.take([1]), "forget_ids": ids[1:2], "retain": rows.take(range(2, 60)), "retain_ids": ids[2:]}
+    erase(ensemble, task=TASK, **given, spend=lambda passes: None)
+    assert len(said) == 1
+    assert re.search(r"\(threads 7\d+ then, \d+ now\)", said[0])
 
 
 def test_training_options_are_checked_together(place: Place, tmp_path: Path) -> None:

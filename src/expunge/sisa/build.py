@@ -23,7 +23,7 @@ from expunge.sisa.ensemble import BASE
 from expunge.sisa.folder import PEFT, base_sha256, copy_base, is_sisa
 from expunge.sisa.manifest import FILE, Ledger, Manifest, Members
 from expunge.sisa.plan import Plan
-from expunge.sisa.training import Shards, stage_folder
+from expunge.sisa.training import Shards, made_with, stage_folder
 from expunge.tasks.base import Encoded
 from expunge.tasks.kinds import Task
 
@@ -205,6 +205,7 @@ def _train(job: _Job, place: Path, progress: Progress) -> Manifest:
         counts=tuple(map(tuple, counts)),
         contents=ledger.contents(plan, ids, encoded),
         passes=tuple(map(tuple, passes)),
+        made_with=made_with(device()),
     )
     (place / FILE).write_text(manifest.to_json(), encoding="utf-8")
     held = next(shard for shard, row in enumerate(counts) if sum(row))

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +58,7 @@ class Manifest:
         erased: HMAC of the ids erased so far, sorted.
         passes: Example-passes that each stage of each shard was trained with.
         requests: What each request cost.
+        made_with: What the bits of its weights hang on, beside all this: versions, device, threads.
     """
 
     plan: Plan
@@ -72,6 +73,7 @@ class Manifest:
     erased: tuple[str, ...] = ()
     passes: tuple[tuple[int, ...], ...] = ()
     requests: tuple[dict[str, Any], ...] = ()
+    made_with: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """As `read` takes it back."""

@@ -16,7 +16,7 @@ from expunge.privacy import read_salt
 from expunge.sisa.ensemble import Ensemble
 from expunge.sisa.folder import is_sisa, must_be_unchanged
 from expunge.sisa.manifest import Ledger, Manifest
-from expunge.sisa.training import stage_folder
+from expunge.sisa.training import made_with, stage_folder
 from expunge.tasks.base import Encoded
 
 __all__ = ["account", "erase", "erased_before", "joined", "manifest_of", "still_there"]
@@ -56,6 +56,8 @@ def erase(
     retain, retain_ids = retain.take(kept), [retain_ids[i] for i in kept]
     _must_be_its_data(manifest, ledger, [*forget_ids, *retain_ids], joined(forget, retain))
     must_be_unchanged(manifest, old.base)
+
+    _note_other_bits(ensemble)
 
     plan = manifest.plan
     first: dict[int, int] = {}
@@ -222,6 +224,16 @@ def _must_be_its_data(manifest: Manifest, ledger: Ledger, ids: Sequence[str], en
         )
         way_out = "Give the data it was trained on, with the same columns named; records erased before may be gone."
         raise UsageError(Problem("data.train", what, way_out))
+
+
+def _note_other_bits(ensemble: Ensemble) -> None:
+    here, then = made_with(next(ensemble.parameters()).device), ensemble.manifest.made_with
+    changed = [f"{name} {then[name]} then, {here.get(name)} now" for name in then if then[name] != here.get(name)]
+    if changed:
+        ensemble.progress.note(
+            f"This is not the machine the ensemble was trained on ({'; '.join(changed)}): the stages trained now hold nothing "
+            "of the records, but a training without them there would differ from them by rounding."
+        )
 
 
 @contextmanager

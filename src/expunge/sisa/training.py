@@ -21,11 +21,12 @@ from torch import nn
 from expunge.config import Recipe
 from expunge.errors import Problem, RunError, UsageError
 from expunge.models import load_model
+from expunge.record import environment
 from expunge.sisa.manifest import Members
 from expunge.sisa.plan import Plan
 from expunge.tasks.base import Encoded
 
-__all__ = ["ADAPTER_FILE", "Shards", "stage_folder"]
+__all__ = ["ADAPTER_FILE", "Shards", "made_with", "stage_folder"]
 
 ADAPTER_FILE = "adapter.safetensors"
 _MAX_NORM = 1.0  # transformers' own default, which plain fine-tuning has too
@@ -34,6 +35,12 @@ _MAX_NORM = 1.0  # transformers' own default, which plain fine-tuning has too
 def stage_folder(shard: int, stage: int) -> Path:
     """Where a SISA folder keeps the checkpoint after a stage."""
     return Path(f"shard-{shard}") / f"stage-{stage}"
+
+
+def made_with(device: Any) -> dict[str, str]:
+    """What the bits of weights trained here hang on, beside data, plan and recipe."""
+    found = {name: value for name, value in environment().items() if name in ("torch", "transformers", "platform")}
+    return {**found, "device": torch.device(device).type, "threads": str(torch.get_num_threads())}
 
 
 @dataclass(frozen=True)
