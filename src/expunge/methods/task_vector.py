@@ -26,8 +26,8 @@ class TaskVector(Procedure):
     Source: Ilharco et al.: "Editing Models with Task Arithmetic", ICLR 2023, arXiv 2212.04089, section 3 (negation).
 
     Ours: the paper starts from the pre-trained model and negates a whole task; here theta is the fine-tuned original, as
-    in later unlearning work (TV in EDU-RELAT, arXiv 2410.15153, whose grid is ours, but for 2.0). The paper chooses alpha as the
-    largest loss on the target that keeps 95 % of the control task; that would over-forget single records.
+    in later unlearning work (TV in EDU-RELAT, arXiv 2410.15153, whose grid is ours, but for 2.0). The paper chooses alpha
+    as the largest loss on the target that keeps 95 % of the control task; that would over-forget single records.
 
     Failure signs: the original fits its records already, so the vector is short and nearly noise; large alphas break the
     model before it forgets. More epochs or a higher learning rate make the vector clearer.
