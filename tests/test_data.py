@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from expunge.config import RequestConfig
 from expunge.data import sources
 from expunge.data.duplicates import exact_duplicates
-from expunge.data.held_out import overlapping, split_halves
+from expunge.data.held_out import again, overlapping, split_halves
 from expunge.data.records import Records, content_ids, normal_form
-from expunge.data.request import matching, read_request, resolve
+from expunge.data.request import matching, mentioning, read_request, resolve
 from expunge.errors import UsageError
 
 ROWS = [{"id": "007", "body": "a b", "topic": "x"}, {"id": "8", "body": 'c, "d"', "topic": "y"}]
@@ -208,3 +208,100 @@ def test_halves_share_out_held_out_whatever_its_order(texts: list[str], random) 
 
 def test_overlap_is_found_after_normalisation() -> None:
     assert overlapping(records("new", " OLD "), [("old",)]) == [1]
+
+
+CONLL = """-DOCSTART- -X- O
+
+# id: a1
+EU\tNNP\tB-org
+rejects\tVBZ\tO
+
+#\tX\tO
+2\u2028nd\tCD\tO
+ \t
+# sent_id = a3
+# text = left out
+New York\tNNP\tB-loc
+"""
+
+
+def test_conll_files_are_read_sentence_by_sentence(tmp_path: Path) -> None:
+    """Tabs part columns where there are any, so that a word may hold a space; odd separators are no line ends."""
+    (tmp_path / "d.bio").write_text(CONLL, encoding="utf-8")
+    assert sources.read(str(tmp_path / "d.bio"), where="data.train") == {
+        "tokens": [["EU", "rejects"], ["#", "2\u2028nd"], ["New York"]],
+        "ner_tags": [["B-org", "O"], ["O", "O"], ["B-loc"]],
+        "sentence": [1, 2, 3],
+        "id": ["a1", None, "a3"],
+    }
+
+
+@pytest.mark.parametrize("name", ["d.conll", "d.iob2", "d.txt", "d.tsv", "d"])
+def test_a_word_and_its_tag_a_line_under_any_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbfEU  I-org\r\nleft O\r\n\r\n\r\nfine O")
+    found = sources.read(str(tmp_path / name), where="data.train", file_format="conll")
+    assert found == {"tokens": [["EU", "left"], ["fine"]], "ner_tags": [["I-org", "O"], ["O"]], "sentence": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"EU B-org\nlonely\n\nme too O\nalone\n", "2 lines have one column only, the first is line 2: 'lonely'"),
+        (b"EU B-org\n\n\xff O\n", "line 3 is not UTF-8"),
+        (b"\n\n-DOCSTART- O\n", "has no rows"),
+    ],
+)
+def test_malformed_conll_files_name_the_line(tmp_path: Path, content: bytes, word: str) -> None:
+    (tmp_path / "d.conll").write_bytes(content)
+    with pytest.raises(UsageError) as error:
+        sources.read(str(tmp_path / "d.conll"), where="data.train")
+    assert word in str(error.value)
+
+
+def test_tags_of_a_dataset_become_names(tmp_path: Path) -> None:
+    names = datasets.ClassLabel(names=["O", "B-org"])
+    features = datasets.Features({"tokens": datasets.List(datasets.Value("string")), "ner_tags": datasets.List(names)})
+    data = datasets.Dataset.from_dict({"tokens": [["EU", "x"], ["y"]], "ner_tags": [[1, 0], [-1]]}, features=features)
+    wanted = {"tokens": [["EU", "x"], ["y"]], "ner_tags": [["B-org", "O"], [None]]}
+    assert sources.read(data, where="data.train") == wanted
+    data.save_to_disk(tmp_path / "saved")
+    assert sources.read(str(tmp_path / "saved"), where="data.train") == wanted
+    frame = data.with_format("pandas")[:]
+    assert sources.read(frame, where="data.train")["tokens"] == wanted["tokens"], "arrays in cells become lists"
+
+
+SENTENCES = [
+    ("John", "Smith", "sings"),
+    ("Johnson", "Smith"),
+    ("Smith", "John"),
+    ("JOHN", "SMITH's"),
+    ("O", "'", "Neill"),
+]
+
+
+@pytest.mark.parametrize(
+    ("mention", "found"),
+    [
+        ("John Smith", [0, 3]),
+        ("  john\u00a0SMITH ", [0, 3]),
+        ("Smith", [0, 1, 2, 3]),
+        ("O'Neill", [4]),
+        ("smith's", [3]),
+    ],
+)
+def test_records_that_mention_a_string(mention: str, found: list[int]) -> None:
+    """Whole words only, in order; the same of sentences of words and of plain texts."""
+    assert mentioning(SENTENCES, mention) == found
+    assert mentioning([(" ".join(words),) for words in SENTENCES], mention) == found
+
+
+def test_mentions_without_spaces_and_mentions_of_nothing() -> None:
+    assert mentioning([("\u6211\u53eb\u5f20\u4f1f\u3002",)], "\u5f20\u4f1f") == [0], "Han is written without spaces"
+    for mention, word in (("Nobody", "no record mentions 'Nobody'"), (" ", "holds no word")):
+        with pytest.raises(UsageError, match=word):
+            mentioning(SENTENCES, mention)
+
+
+def test_ids_that_only_count_rows_are_no_ones_ids() -> None:
+    assert again(["u1", "u7"], {"u7"}) == [1]
+    assert again(["1", "2", "3"], {"2"}) == again(["0", "1"], {"0"}) == again([], {"x"}) == []

@@ -175,9 +175,7 @@ def _warn(prepared: Any) -> None:
             print("They are forgotten too (--with-duplicates).", file=sys.stderr)
         else:
             print("They stay, so their content is not erased; --with-duplicates adds them.", file=sys.stderr)
-    kept = {prepared.train.labels[i] for i in request.retain}
-    gone = sorted({prepared.train.labels[i] for i in request.forget} - kept)
-    if gone:
+    if gone := sorted(prepared.train.classes(request.forget) - prepared.train.classes(request.retain)):
         names = ", ".join(prepared.task.label_names[label] for label in gone)
         print(
             f'No record of these classes stays: {names}. Use contrastive with form = "class" for that.', file=sys.stderr

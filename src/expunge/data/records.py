@@ -6,7 +6,7 @@ import hashlib
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,11 @@ class Records:
             tuple(self.labels[i] for i in positions),  # pyright: ignore[reportArgumentType]
             self.made_ids,
         )
+
+    def classes(self, positions: Iterable[int]) -> set[int]:
+        """Classes that the records at `positions`, or their words, have."""
+        own = (self.labels[i] for i in positions)
+        return {label for labels in own for label in ([labels] if isinstance(labels, int) else labels)}
 
     def sha256(self) -> str:
         """Hash of ids, texts and labels in their order."""
