@@ -17,7 +17,7 @@ from expunge import AuditConfig, UsageError, unlearn
 from expunge.config import Recipe
 from expunge.errors import RunError
 from expunge.models import find_head, load_model, weights_sha256
-from expunge.progress import Progress
+from expunge.progress import ConsoleProgress, Progress
 from expunge.scoring import score
 from expunge.sisa.build import train_sisa
 from expunge.sisa.ensemble import Ensemble, log_mean
@@ -182,7 +182,8 @@ def test_the_ensemble_answers_with_the_mean_probability(place: Place) -> None:
 def test_a_run_reports_its_real_cost_and_names_nobody(place: Place, tmp_path: Path) -> None:
     gone, held_out = in_slice(2), toy_records(40, seed=2)
     folder, salt = str(place.trained(ROWS)), str(place.salt)
-    erased = unlearn(folder, ROWS, "sisa", forget=[gone["id"]], held_out=held_out, salt_file=salt, **QUICK)
+    ask: dict[str, Any] = {"held_out": held_out, "salt_file": salt, "progress": ConsoleProgress(), **QUICK}
+    erased = unlearn(folder, ROWS, "sisa", forget=[gone["id"]], **ask)
     erased.save(tmp_path / "erased")
     assert weights(tmp_path / "erased") == weights(place.trained(without(gone)))
     found, manifest = erased.record.training["sisa"], Manifest.read(tmp_path / "erased")
@@ -208,10 +209,7 @@ def test_a_run_reports_its_real_cost_and_names_nobody(place: Place, tmp_path: Pa
     second.save(tmp_path / "second")
     assert weights(tmp_path / "second") == weights(place.trained(without(gone, following)))
     with pytest.raises(UsageError, match="1 of the requested records was erased from this SISA folder before"):
-        unlearn(
-            str(tmp_path / "erased"), ROWS, "sisa", forget=[gone["id"], following["id"]], held_out=held_out, salt_file=salt,
-            **QUICK,
-        )  # fmt: skip
+        unlearn(str(tmp_path / "erased"), ROWS, "sisa", forget=[gone["id"], following["id"]], **ask)
 
 
 def test_erased_records_may_stay_in_the_data_or_go(place: Place, tmp_path: Path) -> None:

@@ -112,9 +112,7 @@ def erase(
         ),
         checkpoints,
     )
-    result.trust_remote_code, result.ledger, result.progress = (
-        ensemble.trust_remote_code, ensemble.ledger, ensemble.progress,
-    )  # fmt: skip
+    result.trust_remote_code, result.ledger = ensemble.trust_remote_code, ensemble.ledger
     return result.eval()
 
 
