@@ -267,6 +267,12 @@ CASES: list[tuple[str, Change, list[str]]] = [
         ["u.csv", "not UTF-8", "save it as UTF-8"],
     ),
     ("ids without an id column", options(id=None), ["No id column is named (--id)", "as rows"]),
+    (
+        "an unknown class",
+        options(forget=None, **{"forget-label": "musik"}),
+        ['"musik" is no class', 'Did you mean "music"?', "water, machine, music"],
+    ),
+    ("a mention of nobody", options(forget=None, **{"forget-mention": "Ann Onymous"}), ["no record mentions"]),
     ("negative seed", options(seed=-1), ["seed", "-1", "0 or more"]),
 ]
 

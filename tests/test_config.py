@@ -63,6 +63,13 @@ def test_flags_win_over_set_and_set_over_the_file(tmp_path: Path) -> None:
     assert config.data.text == ("body",)
 
 
+def test_rules_of_a_request_and_the_format_of_files() -> None:
+    config = RunConfig.load(None, [], {"request.mention": "John Smith", "data.format": "conll"})
+    assert (config.request.mention, config.request.label, config.data.format) == ("John Smith", None, "conll")
+    assert (config.data.text, config.data.label) == ((), None), "the model's task says which columns"
+    assert RunConfig.from_dict(config.as_dict()) == config
+
+
 def test_hub_ids_in_a_file_stay_hub_ids(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text('[model]\npath = "org/model"\n[data]\ntrain = "data/x.csv"\n', encoding="utf-8")
     config = RunConfig.load(tmp_path / "run.toml")

@@ -305,3 +305,12 @@ def test_mentions_without_spaces_and_mentions_of_nothing() -> None:
 def test_ids_that_only_count_rows_are_no_ones_ids() -> None:
     assert again(["u1", "u7"], {"u7"}) == [1]
     assert again(["1", "2", "3"], {"2"}) == again(["0", "1"], {"0"}) == again([], {"x"}) == []
+
+
+def test_records_of_a_class_by_name_or_number() -> None:
+    from expunge.tasks.text_classification import TextClassification
+
+    for wanted in ("yes", "1"):
+        assert TextClassification.labelled([1, 0, 1], wanted, ("no", "yes")) == [0, 2]
+    with pytest.raises(UsageError, match='"yess" is no class'):
+        TextClassification.labelled([1, 0, 1], "yess", ("no", "yes"))

@@ -304,3 +304,30 @@ def test_records_with_the_id_of_a_forgotten_one_can_be_dropped(tagger: TaggerJob
     held_out = jsonl(lambda rows: rows[0].update(id="s1-0003"), "held-out")(tagger, tmp_path)["held-out"]
     found = prepared(tagger, {"ids": ["s1-0003"]}, id="id", held_out=str(held_out), overlap="drop")
     assert found.dropped == 1
+
+
+def test_a_mention_is_named_again_to_measure_again(tagger: TaggerJob, tmp_path: Path, monkeypatch, capsys) -> None:
+    mention = tagger.flags(**{"forget": None, "forget-mention": "river river", "out": tmp_path / "out"})
+    assert call(monkeypatch, capsys, ["run", *mention, *SETS])[0] == 0
+    again = ["audit", str(tmp_path / "out"), "--out", str(tmp_path / "again"), "--set", "audit.bootstrap=50"]
+    code, _, error = call(monkeypatch, capsys, again)
+    assert code == 2
+    assert "only as a pseudonym" in error
+    assert "--set request.mention=" in error
+    code, _, error = call(monkeypatch, capsys, [*again, "--set", "request.mention=river river"])
+    assert code == 0, error
+
+
+def test_a_tagger_is_compared_with_a_retrained_one(tagger: TaggerJob, tmp_path: Path) -> None:
+    """The base has no head: it gets a fresh one, trained without the sentences."""
+    tiny_tagger(seed=5).bert.save_pretrained(tmp_path / "base")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("epochs = 4\nlearning_rate = 3e-3\nbatch_size = 16\n", encoding="utf-8")
+    found = unlearn(
+        tagger.model, tagger.train, forget=0.15, held_out=tagger.held_out, tokenizer=tagger.tokenizer,
+        base=str(tmp_path / "base"), recipe=str(recipe), **QUICK,
+    )  # fmt: skip
+    assert found.record.verdict["evidence"] == "retrain-compared"
+    retrained = found.record.find("entity F1", "retrained", "evaluation")
+    assert retrained is not None
+    assert retrained.n == found.record.data["evaluation"]

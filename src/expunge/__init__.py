@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from expunge.config import AuditConfig, Recipe, RunConfig, StopConfig, TrainingConfig
+    from expunge.config import AuditConfig, Recipe, RequestConfig, RunConfig, StopConfig, TrainingConfig
     from expunge.erase import Erased, unlearn
     from expunge.errors import ExpungeError, RunError, UsageError
     from expunge.methods.bad_teacher import BadTeacher
@@ -46,6 +46,7 @@ _HOME = {
     "Procedure": "methods.base",
     "RandomLabels": "methods.random_labels",
     "Recipe": "config",
+    "RequestConfig": "config",
     "Retrain": "methods.retrain",
     "RunConfig": "config",
     "RunError": "errors",
@@ -78,6 +79,7 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "Procedure",
     "RandomLabels",
     "Recipe",
+    "RequestConfig",
     "Retrain",
     "RunConfig",
     "RunError",

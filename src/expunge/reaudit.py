@@ -34,7 +34,7 @@ def reaudit(
         folder: What `expunge run` wrote.
         model: Another model to audit in the place of the one in `folder`.
         retrained: Folders of models retrained without the records, in the place of those of the run.
-        forget: The ids again, where the record holds them only as pseudonyms.
+        forget: The ids again, where the record holds the request only as a pseudonym.
         require: Evidence class whose verdict is wanted.
         sets: Changes of settings, ``section.key=value``.
         extra: Problems found elsewhere, raised with the others.
@@ -54,9 +54,11 @@ def reaudit(
     if forget is not None:
         rules = ("where", "mention", "label", "fraction")
         flags.update({"request.file": forget, "request.ids": [], **{f"request.{rule}": None for rule in rules}})
-    elif (asked["ids"] or asked["where"] or asked.get("mention")) and not record.config["privacy"]["show_ids"]:
-        way_out = "Name the ids again: --forget ids.txt."
-        raise UsageError([*extra, Problem("request", "the record holds the request only as a pseudonym", way_out)])
+    elif not record.config["privacy"]["show_ids"]:
+        hidden = [rule for rule in ("ids", "where", "mention") if asked.get(rule)]
+        if hidden and not any(word.startswith(f"request.{hidden[0]}=") for word in sets):
+            way_out = f"Name the ids again (--forget ids.txt), or the rule: --set request.{hidden[0]}=..."
+            raise UsageError([*extra, Problem("request", "the record holds the request only as a pseudonym", way_out)])
     config = RunConfig.from_dict(record.config, sets, flags)
     extra = [*extra, *inspect_folder(audited, where="--model")]
     if not (config.model.path and config.data.train and config.data.held_out):
