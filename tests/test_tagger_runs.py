@@ -121,6 +121,7 @@ def test_scores_of_sentences_come_word_by_word(tagger: TaggerJob) -> None:
     assert [rows.shape for rows in found] == [(3, 5), (21, 5), (1, 5)]
     np.testing.assert_allclose(found[0].sum(axis=1), 1, atol=1e-6)
     assert np.isnan(found[1]).any(axis=1).tolist() == [False] * 14 + [True] * 7, "[CLS], 14 words, [SEP]"
+    assert [rows.shape for rows in erased.score([[]])] == [(0, 5)]
     alone = erased.score([["w9"]])
     np.testing.assert_allclose(alone[0], found[2], atol=1e-5)
     with pytest.raises(UsageError, match="Split sentences into words"):
@@ -259,6 +260,7 @@ CASES: list[tuple[str, Change, list[str]]] = [
     ("no tags at all", jsonl(lambda rows: rows[8].update(ner_tags=None)), ["no list of tags", "row 9"]),
     ("an id twice", jsonl(lambda rows: rows[9].update(id="s1-0000")), ["stand in several rows", "s1-0000"]),
     ("two text columns", lambda j, t: {"set": 'data.text=["tokens","id"]'}, ["2 text columns"]),
+    ("no room for words", lambda j, t: {"set": "model.max_length=2"}, ["2 tokens leave no room for a word", "Give more"]),
     ("a lonely word", line("\nlonely\n"), ["one column only", "'lonely'"]),
     ("a text column", options(text="text"), ['no column "text"', "Its columns: tokens, ner_tags, sentence, id"]),
     (

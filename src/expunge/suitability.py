@@ -87,10 +87,14 @@ def max_length(config: RunConfig, recipe: Recipe | None, tokenizer: Any, model_c
     The tokenizer's limit (2048 where it names none) counts no further than the model has positions for.
 
     Raises:
-        UsageError: More than the model has positions for.
+        UsageError: More than the model has positions for, or too few for a word.
     """
     _must_fit(config.model.max_length, model_config, "model.max_length")
     given = config.model.max_length or (recipe.max_length if recipe is not None else None)
+    special = int(tokenizer.num_special_tokens_to_add())
+    if given is not None and given <= special:
+        what = f"{given} tokens leave no room for a word beside the {special} special ones"
+        raise UsageError(Problem("model.max_length", what, "Give more."))
     own = int(tokenizer.model_max_length) if tokenizer.model_max_length < 100_000 else 2048
     return given or min(own, _longest_input(model_config) or own)
 

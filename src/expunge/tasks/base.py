@@ -154,15 +154,18 @@ def pad(
         inputs["token_type_ids"] = torch.tensor([[*row, *[fill] * (width - len(row))] for row in types])
     counts = [len(encoded.labels[i]) for i in positions]
     labels = torch.tensor([label for i in positions for label in encoded.labels[i]], dtype=torch.long)
-    records = torch.tensor([i for i, count in zip(positions, counts, strict=True) for _ in range(count)])
+    records = torch.tensor(
+        [i for i, count in zip(positions, counts, strict=True) for _ in range(count)], dtype=torch.long
+    )
     units = torch.tensor(
-        [encoded.offsets[i] + n for i, count in zip(positions, counts, strict=True) for n in range(count)]
+        [encoded.offsets[i] + n for i, count in zip(positions, counts, strict=True) for n in range(count)],
+        dtype=torch.long,
     )
     repeated = {name: tensor.repeat(views, 1) for name, tensor in inputs.items()}
     flat = (labels.repeat(views), records.repeat(views), units.repeat(views))
     if encoded.units is None:
         return Batch(repeated, *flat)
-    row = torch.tensor([place for place, count in enumerate(counts) for _ in range(count)])
-    column = torch.tensor([at for i in positions for at in encoded.units[i]])
+    row = torch.tensor([place for place, count in enumerate(counts) for _ in range(count)], dtype=torch.long)
+    column = torch.tensor([at for i in positions for at in encoded.units[i]], dtype=torch.long)
     row = torch.cat([row + view * len(positions) for view in range(views)])
     return Batch(repeated, *flat, row, column.repeat(views))
