@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo fmt lint types test test-slow clean
+.PHONY: help install install-dev demo fmt lint types test test-slow bench-encoders clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,17 @@ test: lint types  ## Lint, types, and the tests of a few minutes
 test-slow: install-dev  ## The tests that take longer: real models, the demo
 	$(BIN)/python -m pytest -m slow --durations=0
 
+# The data sets are public and not ours to pass on; DATA says where they are, WORK where models are kept.
+DATA ?= ../shared/data
+BENCH := $(if $(QUICK),benchmarks/quick.toml,benchmarks/encoders.toml)
+RESULTS ?= $(if $(QUICK),bench-output/quick,$(if $(FULL),bench-output/full,benchmarks/results/encoders))
+WORK ?= bench-output/work$(if $(QUICK),-quick,$(if $(FULL),-full))
+WHOLE := --set train_records=1000000 --set dev_records=1000000 --set test_records=1000000
+
+bench-encoders: install  ## Every method beside retraining (QUICK=1: minutes; FULL=1: whole data sets; BASE=a model)
+	$(BIN)/expunge bench run $(BENCH) --data $(DATA) --out $(RESULTS) --work $(WORK) $(if $(BASE),--base $(BASE)) $(if $(FULL),$(WHOLE))
+	$(BIN)/expunge bench table $(RESULTS) --out $(if $(filter benchmarks/results/encoders,$(RESULTS)),docs/benchmark,$(RESULTS)/table)
+
 clean:  ## Remove what these commands made, .venv and demo-output included
-	rm -rf $(VENV) demo-output .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) demo-output bench-output .pytest_cache .ruff_cache .hypothesis dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -45,10 +45,10 @@ LAYERS = [
     {"suitability"},
     {"checks"},
     {"evidence"},
-    {"execution"},
+    {"execution", "bench"},
     {"erase", "sisa.build"},
     {"demo", "reaudit"},
-    {"cli_sisa", "cli_options"},
+    {"cli_bench", "cli_sisa", "cli_options"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from expunge.stopping import AccuracyStop, Check, best, reason_to_stop
+from expunge.stopping import AccuracyStop, Check, best, distance, reason_to_stop
 
 
 def check(step: int, forget: float, calibration: float) -> Check:
@@ -38,6 +38,25 @@ def test_one_record_has_a_best_step_too() -> None:
         Check(10, 0.0, 0.8, 0.1, 0.69),
     ]
     assert best(checks) == checks[1]
+
+
+def test_a_class_erased_whole_is_expected_at_chance_and_wanted_at_zero() -> None:
+    """All forget units are of a class no retained record has, of four: the rule ends at 1/4, the best step is nearest to 0."""
+    checks = [
+        Check(0, 1.0, 0.8, 0.98, 0.7, unknown=1.0, classes=4),
+        Check(5, 0.3, 0.8, 0.31, 0.7, unknown=1.0, classes=4),
+        Check(10, 0.25, 0.8, 0.2, 0.65, unknown=1.0, classes=4),
+    ]
+    assert reason_to_stop(checks[:2]) is None
+    assert reason_to_stop(checks) == "forget accuracy 0.250 is no longer above 0.250, as of a class never seen"
+    assert [distance(check, checks[0]) for check in checks] == [pytest.approx(d) for d in (0.98, 0.31, 0.2 + 0.05)]
+    assert best(checks) == checks[2]
+
+
+def test_where_half_the_units_are_of_an_erased_class_the_target_is_half() -> None:
+    check = Check(0, 1.0, 0.8, 0.98, 0.7, unknown=0.5, classes=4)
+    assert check.expected == pytest.approx(0.5 * 0.8 + 0.5 / 4)
+    assert distance(check, check) == pytest.approx(0.98 - 0.35)
 
 
 def play(accuracies: list[tuple[float, float]], *, every: int, steps: int, stop: bool = True):

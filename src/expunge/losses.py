@@ -112,6 +112,18 @@ def contrastive_unlearning(
     return torch.where(has_other, away - toward, torch.zeros_like(toward)), has_other
 
 
-def mean_over(values: Tensor, counts: Tensor) -> Tensor:
-    """Mean of `values` where `counts` holds; 0, with its graph, where none does."""
-    return torch.where(counts, values, torch.zeros_like(values)).sum() / counts.sum().clamp(min=1)
+def mean_over(values: Tensor, counts: Tensor, classes: Tensor | None = None) -> Tensor:
+    """Mean of `values` where `counts` holds; 0, with its graph, where none does.
+
+    Args:
+        values: (A,).
+        counts: (A,) bool.
+        classes: (A,) classes; where given, the mean over the classes of each one's mean.
+    """
+    kept = torch.where(counts, values, torch.zeros_like(values))
+    if classes is None or not len(classes):
+        return kept.sum() / counts.sum().clamp(min=1)
+    size = int(classes.max()) + 1
+    sums = kept.new_zeros(size).index_add(0, classes, kept)
+    of_each = torch.zeros(size, dtype=kept.dtype, device=kept.device).index_add(0, classes, counts.to(kept.dtype))
+    return (sums / of_each.clamp(min=1)).sum() / (of_each > 0).sum().clamp(min=1)

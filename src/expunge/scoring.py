@@ -53,6 +53,11 @@ class Scores:
         self._reference = reference
         self._queued = queued
 
+    @property
+    def several_units(self) -> bool:
+        """Whether records have several units each, as those of a tagger have."""
+        return bool((self.record_index != self.unit_index).any())
+
     def _declared(self, what: str) -> None:
         need = f"{self._group}.{what}"
         if need not in self._allowed:

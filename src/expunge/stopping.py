@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["AccuracyStop", "Check", "best", "reason_to_stop"]
+__all__ = ["AccuracyStop", "Check", "best", "distance", "reason_to_stop"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Check:
         calibration: Accuracy on the calibration records (or the sample of them).
         forget_confidence: Mean probability of the true label on the forget records.
         calibration_confidence: The same on the calibration records.
+        unknown: Share of the forget units whose class is erased whole: no retained record has it.
+        classes: How many classes the model has.
     """
 
     step: int
@@ -29,37 +31,55 @@ class Check:
     calibration: float
     forget_confidence: float
     calibration_confidence: float
+    unknown: float = 0.0
+    classes: int = 2
+
+    @property
+    def expected(self) -> float:
+        """Accuracy expected of records never seen: calibration's, and chance where a class is erased whole."""
+        return (1 - self.unknown) * self.calibration + self.unknown / self.classes
 
 
 def reason_to_stop(checks: Sequence[Check]) -> str | None:
-    """Why to stop now, or None: forget accuracy is no longer above calibration accuracy (Lee et al., arXiv 2401.10458)."""
+    """Why to stop now, or None: forget accuracy is no longer above that of records never seen.
+
+    That is calibration accuracy, or chance for a class that is erased whole (Lee et al., arXiv 2401.10458).
+    """
     last = checks[-1]
-    if last.forget <= last.calibration:
-        return f"forget accuracy {last.forget:.3f} is no longer above calibration accuracy {last.calibration:.3f}"
-    return None
+    if last.forget > last.expected:
+        return None
+    if last.unknown:
+        return f"forget accuracy {last.forget:.3f} is no longer above {last.expected:.3f}, as of a class never seen"
+    return f"forget accuracy {last.forget:.3f} is no longer above calibration accuracy {last.calibration:.3f}"
 
 
-def best(checks: Sequence[Check]) -> Check:
-    """The check whose confidence on forget records is nearest to the original's on records it never saw.
+def distance(check: Check, first: Check) -> float:
+    """How far a check is from what is wanted: forget records as likely as unseen ones were to the original, no utility lost.
 
     Confidence (mean probability of the true label) instead of accuracy: it moves in small steps even for one record.
     The target is calibration confidence at the first check, before any step: a model that loses both alike is not near
-    it. What calibration confidence has lost since counts against a check too. The first check itself is the original,
-    which is no answer to a request: it is the best only as long as there is no other.
+    it. For units of a class that is erased whole the target is 0: a model that never had the class never says it. What
+    calibration confidence has lost since counts as well.
     """
-    target = checks[0].calibration_confidence
+    known = first.calibration_confidence
+    target = (1 - first.unknown) * known
+    return abs(check.forget_confidence - target) + max(0.0, known - check.calibration_confidence)
 
-    def distance(check: Check) -> float:
-        return abs(check.forget_confidence - target) + max(0.0, target - check.calibration_confidence)
 
-    return min(checks[1:] or checks, key=lambda check: (distance(check), check.step))
+def best(checks: Sequence[Check]) -> Check:
+    """The check with the least `distance`, the earliest of equals.
+
+    The first check itself is the original, which is no answer to a request: it is the best only as long as there is no
+    other.
+    """
+    return min(checks[1:] or checks, key=lambda check: (distance(check, checks[0]), check.step))
 
 
 class AccuracyStop(TrainerCallback):
     """Checks every few steps, ends the run, and puts the best step's weights back.
 
     Args:
-        evaluate: model -> accuracy on forget and on calibration records, then confidence likewise; counts its own cost.
+        evaluate: model -> all of a `Check` but its step; counts its own cost.
         every: Steps between checks.
         stop: Whether a reason to stop ends the run; the best step is kept either way.
 
@@ -69,9 +89,7 @@ class AccuracyStop(TrainerCallback):
         kept: The step whose weights were kept.
     """
 
-    def __init__(
-        self, evaluate: Callable[[Any], tuple[float, float, float, float]], every: int, *, stop: bool = True
-    ) -> None:
+    def __init__(self, evaluate: Callable[[Any], tuple[Any, ...]], every: int, *, stop: bool = True) -> None:
         self._evaluate = evaluate
         self._every = every
         self._stop = stop

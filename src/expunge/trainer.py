@@ -93,15 +93,22 @@ class UnlearnTrainer(Trainer):
             method, self.model, task, forget, given or Preparation(),
             seed=args.seed, steps_per_pass=self.sampler.steps_per_pass,
         )  # fmt: skip
-        for name, parameter in model.named_parameters():
-            if (mask := self.method_state.get(f"mask/{name}")) is not None:
-                parameter.register_hook(mask.to(parameter.device).mul)
+        masks = {name.removeprefix("mask/"): mask for name, mask in self.method_state.items() if "mask/" in name}
+        self._masks = [p.register_hook(masks[n].to(p.device).mul) for n, p in model.named_parameters() if n in masks]
         self._queue = PartnerQueue()
 
     @property
     def example_passes(self) -> float:
         """Forward-and-backward passes of one record so far, preparation included; one without backward counts a third."""
         return self._passes + (self._reference.forwards / 3 if self._reference else 0.0)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.train`; the model is given back without the method's gradient masks."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            for handle in self._masks:
+                handle.remove()
 
     def get_train_dataloader(self) -> DataLoader[Pair]:
         loader = DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_only_item)  # pyright: ignore[reportArgumentType]

@@ -172,8 +172,12 @@ class Unlearning:
             "checks": [asdict(check) for check in stop.checks],
         }
 
-    def _look(self) -> Callable[[Any], tuple[float, float, float, float]]:
-        """model -> accuracy of a sample of forget and of calibration records, then confidence likewise."""
+    def _look(self) -> Callable[[Any], tuple[float, float, float, float, float, int]]:
+        """model -> what a `Check` says of a sample of forget and of calibration records.
+
+        Words of a tagger's most common class (O) weigh half together, all others the other half: else a model that finds
+        no entity at all would look like one that forgot. Calibration units of a class erased whole are left out.
+        """
         rng = np.random.default_rng([self.seed, 4])
         most = self.stop.sample
         forget = min(most, len(self.forget))
@@ -182,14 +186,29 @@ class Unlearning:
         for records, count in ((self.forget, forget), (self.calibration, min(most, max(64, 4 * forget)))):
             size = len(records)
             samples.append(records.take(sorted(rng.choice(size, min(count, size), replace=False).tolist())))
+        known = np.bincount(self.retain.flat_labels, minlength=len(self.label_names))
+        weights = [_weights(np.array(sample.flat_labels), known, self.retain.units is not None) for sample in samples]
+        erased = known[np.array(samples[0].flat_labels, dtype=int)] == 0
+        unknown = float(np.average(erased, weights=weights[0]))
+        weights[1] = weights[1] * (known[np.array(samples[1].flat_labels, dtype=int)] > 0)
 
-        def look(model: Any) -> tuple[float, float, float, float]:
+        def look(model: Any) -> tuple[float, float, float, float, float, int]:
             self._check_passes += sum(map(len, samples)) / 3
             head = find_head(model, self.task.collate(samples[0], [0]).to(next(model.parameters()).device))
-            forget, calibration = (
+            tables = [
                 score(model, head, sample, self.task, batch_size=self.batch_size, keep_hidden=False)
                 for sample in samples
-            )
-            return forget.accuracy, calibration.accuracy, forget.confidence, calibration.confidence
+            ]
+            right = [float(np.average(t.correct, weights=w)) for t, w in zip(tables, weights, strict=True)]
+            sure = [float(np.average(np.exp(-t.losses), weights=w)) for t, w in zip(tables, weights, strict=True)]
+            return right[0], right[1], sure[0], sure[1], unknown, len(self.label_names)
 
         return look
+
+
+def _weights(labels: np.ndarray, known: np.ndarray, balanced: bool) -> np.ndarray:
+    """(U,) weight of each unit: 1, or such that the most common class and all others weigh the same."""
+    common = labels == known.argmax()
+    if not balanced or common.all() or not common.any():
+        return np.ones(len(labels))
+    return np.where(common, 0.5 / common.sum(), 0.5 / (~common).sum())

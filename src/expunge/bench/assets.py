@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from expunge.bench.config import BenchConfig
 from expunge.bench.datasets import Request, Split, make_task
 from expunge.config import Recipe
 from expunge.fit import device, fit
-from expunge.folders import whole_file
+from expunge.folders import whole_file, whole_folder
 from expunge.metrics import headline
 from expunge.models import find_head, load_model
 from expunge.scoring import ScoreTable, score
@@ -84,8 +84,12 @@ class Assets:
 
     def encoded(self, part: str, positions: Sequence[int] | None = None) -> Encoded:
         """Records of train, dev or test, tokenised; all, or those at `positions`."""
-        records = getattr(self.split, part)
-        return self.task.encode(records if positions is None else records.take(positions))
+        whole = self._encoded_parts[part]
+        return whole if positions is None else whole.take(positions)
+
+    @cached_property
+    def _encoded_parts(self) -> dict[str, Encoded]:
+        return {part: self.task.encode(getattr(self.split, part)) for part in ("train", "dev", "test")}
 
     def recipe(self) -> tuple[Recipe, dict[str, Any]]:
         """The recipe with the epochs that score best on dev, and how each length scored; chosen before anything else.
@@ -101,6 +105,8 @@ class Assets:
         return replace(self.config.recipe, epochs=float(chosen["epochs"])), chosen
 
     def _choose(self) -> dict[str, Any]:
+        if len(self.config.matrix.epochs) == 1:
+            return {"epochs": self.config.matrix.epochs[0], "tried": []}
         tried = []
         train, dev = self.encoded("train"), self.encoded("dev")
         for epochs in self.config.matrix.epochs:
@@ -153,18 +159,18 @@ class Assets:
                     start = time.perf_counter()
                     model = self.trained(self.encoded("train"), recipe, seed=seed, name=f"{self.name}: original {seed}")
                     seconds = time.perf_counter() - start
-                    beside = folder.with_name(f".{folder.name}.partial")
-                    shutil.rmtree(beside, ignore_errors=True)
-                    model.save_pretrained(beside)
-                    (beside / "seconds.json").write_text(json.dumps(seconds))
-                    beside.rename(folder)
+                    with whole_folder(folder) as beside:
+                        model.save_pretrained(beside)
+                        (beside / "seconds.json").write_text(json.dumps(seconds))
         return load_model(str(folder), self.task.auto_class, where="original").to(device())
 
     def original_tables(self, request: Request, seed: int) -> Tables:
         """Scores of an original on a request's groups."""
         file = self.work / f"{self.name}-{request.name}-original-{seed}.npz"
         if not file.is_file():
-            _save(file, self.scored(self.original(seed), self.groups(request)))
+            with self.locked(f"{request.name}-original-{seed}"):
+                if not file.is_file():
+                    _save(file, self.scored(self.original(seed), self.groups(request)))
         return _load(file)
 
     def retrained(self, request: Request) -> tuple[list[Tables], list[float]]:

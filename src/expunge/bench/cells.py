@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from expunge.metrics import ACCURACY, ENTITY_F1, Metric, macro_f1_over
 from expunge.record import environment
 from expunge.scoring import ScoreTable
 from expunge.stats import auc, bootstrap
+from expunge.stopping import Check, best, distance
 from expunge.unlearning import Outcome, Unlearning
 
 __all__ = ["CLIP", "measured", "run_cell"]
@@ -99,6 +101,8 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
     def short(value: Any) -> Any:
         if isinstance(value, list):
             return [short(item) for item in value]
+        if isinstance(value, dict):
+            return {name: short(item) for name, item in value.items()}
         return round(value, 5) if isinstance(value, float) else value
 
     return {name: short(value) for name, value in row.items()}
@@ -208,21 +212,17 @@ def _chosen(assets: Assets, name: str) -> tuple[Trial, list[dict[str, Any]]]:
 
 
 def _tried(assets: Assets, trial: Trial) -> dict[str, Any]:
-    """How far a trial ends from what is wanted, by the stop rule's own measure: forget records as likely as dev records
-    were to the original, and dev records no less likely than they were."""
+    """How far the kept step of a trial is from what is wanted, by the stop rule's own measure on dev records."""
     matrix = assets.config.matrix
     request = random_request(assets.split, max(matrix.fractions), seed=matrix.tuning_seed, name="tuning")
-    seed = matrix.seeds[0]
-    groups = {"forget": assets.encoded("train", request.forget), "dev": assets.encoded("dev")}
-    target = assets.scored(assets.original(seed), {"dev": groups["dev"]})["dev"].confidence
     try:
-        outcome = _unlearn(assets, request, trial, seed)
+        outcome = _unlearn(assets, request, trial, matrix.seeds[0])
     except NonFiniteLossError as error:
         return {**_settings(trial), "distance": None, "failed": str(error)}
-    after = assets.scored(outcome.model, groups)
-    forget, dev = after["forget"].confidence, after["dev"].confidence
-    distance = abs(forget - target) + max(0.0, target - dev)
-    return _rounded({**_settings(trial), "distance": distance, "forget": forget, "dev": dev, "dev before": target})
+    checks = [Check(**check) for check in outcome.log["checks"]]
+    kept = best(checks)
+    found = {"distance": distance(kept, checks[0]), "first": asdict(checks[0]), "kept": asdict(kept)}
+    return {**_settings(trial), **_rounded(found)}
 
 
 def _settings(trial: Trial) -> dict[str, Any]:

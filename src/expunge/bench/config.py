@@ -103,12 +103,14 @@ class BenchConfig:
         recipe: How originals and retrained models are trained; its epochs are chosen per data set.
         data: Name -> data set.
         methods: Name -> at most three trials.
+        only: Name of a method that makes sense for one task alone -> that task and the reason.
     """
 
     matrix: Matrix
     recipe: Recipe
     data: dict[str, DataSet]
     methods: dict[str, tuple[Trial, ...]]
+    only: dict[str, tuple[str, str]]
 
     @classmethod
     def load(cls, path: str | Path, sets: Sequence[str] = ()) -> BenchConfig:
@@ -140,10 +142,11 @@ class BenchConfig:
         recipe = found.run(Recipe.build, values.get("recipe", {}), "recipe")
         data = {name: found.run(DataSet.build, v, f"data.{name}") for name, v in values.get("data", {}).items()}
         methods = {name: found.run(_trials, name, v) for name, v in values.get("methods", {}).items()}
+        only = {n: (v["only"], v.get("reason", "")) for n, v in values.get("methods", {}).items() if "only" in v}
         found.finish()
         assert matrix is not None
         assert recipe is not None
-        return cls(matrix, recipe, data, methods)  # pyright: ignore[reportArgumentType]
+        return cls(matrix, recipe, data, methods, only)  # pyright: ignore[reportArgumentType]
 
 
 def _change(values: dict[str, Any], word: str) -> None:

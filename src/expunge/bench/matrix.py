@@ -51,6 +51,9 @@ def cells(config: BenchConfig, shared: Sequence[tuple[Assets, Sequence[Request]]
         for assets, wanted in shared:
             for request in wanted:
                 for method in config.methods:
+                    task, _ = config.only.get(method, (assets.split.task_name, ""))
+                    if task != assets.split.task_name:
+                        continue
                     yield Cell(assets, request, method, seed)
 
 

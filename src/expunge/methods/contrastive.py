@@ -42,6 +42,9 @@ class ContrastiveUnlearning(Method):
     forget_weight: NonNegative = option(3.0, "lambda_UL, weight of the contrastive term")
     retain_weight: NonNegative = option(1.0, "lambda_CE, weight of cross-entropy on retained records")
     retain_ratio: PositiveInt = option(4, "omega: retained partners drawn for each forget record")
+    average: Literal["auto", "units", "classes"] = option(
+        "auto", "mean of the term over anchors, or over classes of each one's mean; auto: classes for taggers"
+    )
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget.hidden", "retain.hidden", "retain.logits"})
 
@@ -54,7 +57,9 @@ class ContrastiveUnlearning(Method):
         terms, counts = losses.contrastive_unlearning(
             similarity, same, ~same, self.temperature, class_form=self.form == "class"
         )
+        by_class = self.average == "classes" or (self.average == "auto" and step.forget.several_units)
+        classes = step.forget.labels if by_class else None
         return {
             "retain": self.retain_weight * step.retain.cross_entropy(),
-            "forget": self.forget_weight * losses.mean_over(terms, counts),
+            "forget": self.forget_weight * losses.mean_over(terms, counts, classes),
         }

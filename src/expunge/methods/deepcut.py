@@ -50,6 +50,9 @@ class DeepCUT(Method):
     detach_partners: bool = option(False, "move only the anchors: no gradient through retained partners")
     mixed_negatives: NonNegativeInt = option(0, "mixed hard partners for each anchor (FoCL's E_m); 0 leaves them out")
     mixing: Fraction = option(0.4, "largest share of the anchor in a mixed partner")
+    average: Literal["auto", "units", "classes"] = option(
+        "auto", "mean of the term over anchors, or over classes of each one's mean; auto: classes for taggers"
+    )
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget.hidden", "retain.hidden", "retain.logits"})
 
@@ -68,7 +71,9 @@ class DeepCUT(Method):
         if self.mixed_negatives:
             mixed = losses.mixed_similarities(anchors, partners, similarity, same, self.mixed_negatives, self.mixing)
         terms, counts = losses.reversed_focl(similarity, same, other, self.temperature, mixed)
-        return {"retain": step.retain.cross_entropy(), "forget": self.gamma * losses.mean_over(terms, counts)}
+        by_class = self.average == "classes" or (self.average == "auto" and step.forget.several_units)
+        classes = step.forget.labels if by_class else None
+        return {"retain": step.retain.cross_entropy(), "forget": self.gamma * losses.mean_over(terms, counts, classes)}
 
     def counts(self, step: Step) -> dict[str, float]:
         _, _, same, other = self._sets(step)

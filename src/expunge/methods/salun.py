@@ -19,13 +19,16 @@ __all__ = ["SalUn"]
 
 
 def saliency(gradient: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Name -> boolean mask of the `share` of all weights whose gradient is largest in size.
+    """Name -> boolean mask of the `share` of the weights with any gradient whose gradient is largest in size.
 
-    Ties with the last of them are in as well; a weight without any gradient never is.
+    Ties with the last of them are in as well.
     """
     import torch
 
     sizes = torch.cat([part.abs().flatten() for part in gradient.values()])
+    sizes = sizes[sizes > 0]
+    if not len(sizes):
+        return {name: torch.zeros_like(part, dtype=torch.bool) for name, part in gradient.items()}
     kept = max(1, round(share * len(sizes)))
     threshold = sizes.kthvalue(len(sizes) - kept + 1).values
     return {name: (part.abs() >= threshold) & (part != 0) for name, part in gradient.items()}
@@ -36,7 +39,7 @@ class SalUn(Method):
     """Relabel at random, and let only the weights move that the forget records' loss hangs on.
 
     Formula: ``m = 1[ |grad CE(forget)| >= threshold ]`` at the original's weights, the threshold such that `share` of
-    all weights are in; then ``L = forget_weight * CE(forget, y') + alpha * CE(retain)`` with y' as in `random-labels`, each
+    the weights are in; then ``L = forget_weight * CE(forget, y') + alpha * CE(retain)`` with y' as in `random-labels`, each
     gradient multiplied by m.
 
     Source: Fan, Liu, Zhang, Wong, Wei, Liu: "SalUn", ICLR 2024, arXiv 2310.12508; the threshold is the
@@ -44,8 +47,9 @@ class SalUn(Method):
 
     Ours: the gradient is taken at the original's weights over all forget records in eval mode (the authors' script takes
     a step after each batch while it adds up); y' is never the true class and stays the same for a record (their code
-    draws anew, from all classes); weights without gradient, such as embeddings of words no forget record has, stay
-    out, so fewer than `share` may move. The mask holds the gradient: with `training.weight_decay` above 0 the other
+    draws anew, from all classes); weights without gradient are not counted: half of a small encoder's are
+    embeddings of words that no forget record has, and the median over all weights would let every other one
+    move. The mask holds the gradient: with `training.weight_decay` above 0 the other
     weights would shrink all the same.
 
     Failure signs: as for `random-labels`. Where the share hardly matters, the mask does nothing.
