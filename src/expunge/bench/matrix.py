@@ -135,6 +135,11 @@ def _list_ids(out: Path, assets: Assets, wanted: Sequence[Request]) -> None:
         "matrix": asdict(assets.config.matrix),
         "sha256": {part: getattr(split, part).sha256() for part in ("train", "dev", "test")},
         "ids": {part: getattr(split, part).ids for part in ("train", "dev", "test")},
+        "left_out": {
+            method: reason
+            for method, (task, reason) in assets.config.only.items()
+            if task != split.task_name and method in assets.config.methods
+        },
         "forget": {request.name: [split.train.ids[i] for i in request.forget] for request in wanted},
     }
     file = out / "data" / f"{assets.name}.json"

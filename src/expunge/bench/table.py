@@ -65,7 +65,14 @@ def build_table(results: Path) -> dict[str, Any]:
     for file in files:
         cell = json.loads(file.read_text(encoding="utf-8"))
         grouped[cell["data"], cell["request"]][cell["method"]].append(cell)
-    blocks = [_block(data, request, methods) for (data, request), methods in sorted(grouped.items())]
+    everything = sorted({method for methods in grouped.values() for method in methods})
+    blocks = []
+    for (data, request), methods in sorted(grouped.items()):
+        block = _block(data, request, methods)
+        listed = results / "data" / f"{data}.json"
+        left_out = json.loads(listed.read_text(encoding="utf-8")).get("left_out", {}) if listed.is_file() else {}
+        block["missing"] = {name: left_out.get(name, "not run yet") for name in everything if name not in methods}
+        blocks.append(block)
     return {"blocks": blocks, "summary": _summary(blocks), "data": _trained(grouped)}
 
 
@@ -88,6 +95,7 @@ def _row(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
     done = [cell for cell in cells if "figures" in cell]
     failed = [cell["failed"] for cell in cells if "failed" in cell]
     row: dict[str, Any] = {"method": name, "seeds": sorted(cell["seed"] for cell in done), "failed": failed}
+    row["notes"] = sorted({note for cell in cells for note in cell.get("notes", [])})
     if not done:
         return row
     figures = {}
@@ -167,7 +175,8 @@ def _summary(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
             row[key] = int(sum(values)) if key.endswith("within") else _mean(values)
             row[f"{key.split()[0]} blocks"] = len(values)
         rows.append(row)
-    return sorted(rows, key=lambda row: row.get("random gap", float("inf")))
+    most = max((row.get("random blocks", 0) for row in rows), default=0)
+    return sorted(rows, key=lambda row: (row.get("random blocks", 0) < most, row.get("random gap", float("inf"))))
 
 
 def _trained(grouped: dict[tuple[str, str], dict[str, list[dict[str, Any]]]]) -> dict[str, Any]:
@@ -268,17 +277,23 @@ def _block_lines(block: dict[str, Any]) -> list[str]:
     )  # fmt: skip
     for row in block["rows"]:
         if "figures" in row:
+            mark = " †" if row["notes"] else ""
             note = (
                 f" ({len(row['failed'])} of {len(row['failed']) + len(row['seeds'])} failed)" if row["failed"] else ""
             )
             lines.append(
                 _line(
-                    row["method"] + note, len(row["seeds"]), row["figures"], f"{row['gap']:.3f}",
+                    row["method"] + mark + note, len(row["seeds"]), row["figures"], f"{row['gap']:.3f}",
                     f"{row['per_record']:.2f}", f"{row['passes']:.1%}", f"{row['seconds']:.1%}",
                 )
             )  # fmt: skip
         else:
             lines.append(f"| {row['method']} | 0 | failed: {row['failed'][0]} " + "| " * 11 + "|")
+    for name, reason in block.get("missing", {}).items():
+        lines.append(f"| {name} | 0 | {reason} " + "| " * 11 + "|")
+    notes = sorted({note for row in block["rows"] for note in row["notes"]})
+    if notes:
+        lines += ["", *(f"† {note}." for note in notes)]
     return lines
 
 
