@@ -14,6 +14,7 @@ from expunge import BadTeacher, SalUn, Scrub, registry
 from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.fit import arguments
 from expunge.methods.base import Method
+from expunge.methods.salun import saliency
 from expunge.tasks.base import Encoded
 from expunge.tasks.text_classification import TextClassification
 from expunge.testing import tiny_classifier, tiny_tokenizer, toy_records
@@ -48,6 +49,10 @@ def trainer_for(tmp_path: Path, method: Method, model=None, *, steps: int = 4, r
 def test_salun_leaves_the_other_weights_as_they_were(tmp_path: Path) -> None:
     """Bit for bit, through the real trainer and AdamW; the masked half moves."""
     trainer = trainer_for(tmp_path, SalUn(share=0.3))
+    batch = TASK.collate(trainer.forget, range(8))
+    model = copy.deepcopy(trainer.model).eval()
+    torch.nn.functional.cross_entropy(model(**batch.inputs).logits, batch.labels).backward()
+    gradient = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train()
     moved = kept = 0
@@ -56,8 +61,10 @@ def test_salun_leaves_the_other_weights_as_they_were(tmp_path: Path) -> None:
         assert torch.equal(parameter[~mask], before[name][~mask]), name
         moved += int((parameter != before[name])[mask].sum())
         kept += int(mask.sum())
-    # round(0.3 n) weights, and those tied with the last of them.
-    assert kept == pytest.approx(0.3 * sum(p.numel() for p in before.values()), rel=0.01)
+    # Three in ten of those with a gradient: embeddings of words that no forget record has are not counted.
+    known = sum(int(mask.sum()) for mask in saliency(gradient, 1.0).values())
+    assert known < 0.8 * sum(p.numel() for p in before.values())
+    assert kept == pytest.approx(0.3 * known, rel=0.01)
     assert moved > 0.9 * kept
 
 
@@ -102,7 +109,7 @@ def original(job: Job):
 )
 def test_the_tiny_job_is_less_sure_of_what_it_forgot(name: str, original, job: Job) -> None:
     """On a model that knows its training records by heart, confidence on the forget records falls toward calibration's."""
-    train, settings = encoded(240, 1), {"learning_rate": 1e-3, "min_steps": 24}
+    train, settings = encoded(240, 1), {"learning_rate": 3e-3 if name == "kga" else 1e-3, "min_steps": 24}
     method = registry.find("methods", name)
     job_of = Unlearning(
         method=method(learning_rate=2e-3) if name == "task-vector" else method(), task=TASK, forget=train.take(range(24)),

@@ -296,12 +296,13 @@ def test_wrong_labels_hang_on_ids_alone(method: Method) -> None:
 
 
 def test_saliency_by_hand() -> None:
-    # Sizes 5, 4, 3, 2, 1, 0, 0, 0: half of eight weights is four, the fourth largest is 2.
-    gradient = {"a": torch.tensor([[1.0, -5.0], [0.0, 2.0]]), "b": torch.tensor([-4.0, 3.0, 0.0, 0.0])}
+    # Sizes 5, 4, 3, 2 and three without gradient: half of the four that have one is two, the second largest is 4.
+    gradient = {"a": torch.tensor([[0.0, -5.0], [0.0, 2.0]]), "b": torch.tensor([-4.0, 3.0, 0.0, 0.0])}
     masks = saliency(gradient, 0.5)
-    assert masks["a"].tolist() == [[False, True], [False, True]]
-    assert masks["b"].tolist() == [True, True, False, False]
-    assert sum(int(mask.sum()) for mask in saliency(gradient, 1.0).values()) == 5, "never a weight without gradient"
+    assert masks["a"].tolist() == [[False, True], [False, False]]
+    assert masks["b"].tolist() == [True, False, False, False]
+    assert sum(int(mask.sum()) for mask in saliency(gradient, 1.0).values()) == 4, "never a weight without gradient"
+    assert not saliency({"a": torch.zeros(3)}, 0.5)["a"].any()
 
 
 def test_task_vector_by_hand() -> None:

@@ -115,7 +115,9 @@ class TrainingConfig(_Section):
 class StopConfig(_Section):
     """When unlearning ends."""
 
-    rule: Literal["accuracy", "none"] = option("accuracy", "end when forget accuracy is no longer above calibration's")
+    rule: Literal["accuracy", "none"] = option(
+        "accuracy", "end when forget accuracy is no longer above that of unseen records"
+    )
     every: PositiveInt | None = option(None, "steps between checks; left out: a pass over the forget records, 2 to 10")
     sample: PositiveInt = option(256, "forget and calibration records scored in a check, at most")
 

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -210,14 +210,10 @@ class Run:
         retrain, recipe, task = self.prepared.config.retrain, self.prepared.recipe, self.prepared.task
         if retrain.base is None or recipe is None:
             return None
-        if recipe.max_length is not None and recipe.max_length != task.max_length:
-            own_task = replace(task, max_length=recipe.max_length)
-            records = own_task.encode(self.prepared.train.take(self.prepared.request.retain))
-        else:
-            own_task, records = task, encoded["retain"]
+        records = encoded["retain"]
         base = retrain.base
         return lambda seed: fit(
-            base, own_task, records, recipe, seed=seed, label_names=task.label_names, progress=self.progress, name=name,
+            base, task, records, recipe, seed=seed, label_names=task.label_names, progress=self.progress, name=name,
             trust_remote_code=self.prepared.config.model.trust_remote_code,
         )  # fmt: skip
 

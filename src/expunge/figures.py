@@ -135,6 +135,10 @@ def losses(record: RunRecord) -> str | None:
     return sheet.svg("Parts of the loss")
 
 
+def _tagger(record: RunRecord) -> bool:
+    return record.find("entity F1", "original", "retain") is not None
+
+
 def stop_rule(record: RunRecord) -> str | None:
     """Forget and calibration accuracy at the stop rule's checks."""
     checks = record.training.get("checks")
@@ -145,8 +149,9 @@ def stop_rule(record: RunRecord) -> str | None:
     steps = [check["step"] for check in checks]
     axis.plot(steps, [c["forget"] for c in checks], color=_FORGET, marker="^", markersize=4, label="forget")
     axis.plot(steps, [c["calibration"] for c in checks], color="#0072B2", marker="o", markersize=4, label="calibration")
-    axis.axvline(record.training["kept_step"], color="#6b7280", linestyle=":", label="kept")
-    axis.set_xlabel("step")
-    axis.set_ylabel("accuracy")
+    if record.training.get("kept_step") is not None:
+        axis.axvline(record.training["kept_step"], color="#6b7280", linestyle=":", label="kept")
+    axis.set_xlabel("step" if record.training["steps"] else "candidate (0: the original)")
+    axis.set_ylabel("accuracy (taggers: O and the rest weigh the same)" if _tagger(record) else "accuracy")
     axis.legend(fontsize=8)
     return sheet.svg("Checks of the stop rule")

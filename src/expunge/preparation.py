@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -73,10 +74,11 @@ def prepared_state(
         return fitted
 
     unseen = given.unseen if given.unseen is not None else forget.take([])
+    drawn = np.random.default_rng([seed, 6]).choice(len(unseen), min(len(unseen), len(forget)), replace=False)
     context = MethodContext(
         model=model,
         forget=forget,
-        unseen=unseen.take(range(min(len(unseen), len(forget)))),
+        unseen=unseen.take(sorted(drawn.tolist())),
         ids=given.ids if given.ids is not None else [str(i) for i in range(len(forget))],
         classes=model.config.num_labels,
         seed=seed,

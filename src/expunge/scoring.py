@@ -28,6 +28,7 @@ class Scores:
         labels: (U,) class of each unit.
         record_index: (U,) position of the unit's record among all records of its group; views share it.
         unit_index: (U,) number of the unit among all units of its group; views share it.
+        several_units: Whether units are parts of records, as a tagger's words are.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Scores:
         unit_index: Tensor,
         allowed: Iterable[str],
         group: str,
+        several_units: bool = False,
         reference: Callable[[Tensor, Tensor], Tensor] | None = None,
         queued: tuple[Tensor, Tensor] | None = None,
     ) -> None:
@@ -50,13 +52,9 @@ class Scores:
         self.unit_index = unit_index
         self._allowed = frozenset(allowed)
         self._group = group
+        self.several_units = several_units
         self._reference = reference
         self._queued = queued
-
-    @property
-    def several_units(self) -> bool:
-        """Whether records have several units each, as those of a tagger have."""
-        return bool((self.record_index != self.unit_index).any())
 
     def _declared(self, what: str) -> None:
         need = f"{self._group}.{what}"
@@ -80,6 +78,14 @@ class Scores:
             return self._hidden, self.labels
         hidden, labels = self._queued
         return torch.cat([self._hidden, hidden.to(self._hidden.dtype)]), torch.cat([self.labels, labels])
+
+    def averaged_over(self, average: str) -> Tensor | None:
+        """(U,) classes to average a term over first, or None for its plain mean over units.
+
+        Args:
+            average: ``"classes"``, ``"units"``, or ``"auto"``: classes where records have several units.
+        """
+        return self.labels if average == "classes" or (average == "auto" and self.several_units) else None
 
     @property
     def logits(self) -> Tensor:
@@ -136,6 +142,7 @@ class ScoreTable:
         hidden: (U, H) inputs of the last linear layer, float32; (U, 0) where they were not kept.
         offsets: (N + 1,) first unit of each record, and last the count of units.
         entities: (N, 3) entities found right, predicted and true of each record; None where there are no entities.
+        several_units: Whether units are parts of records, as a tagger's words are.
     """
 
     labels: np.ndarray
@@ -145,6 +152,7 @@ class ScoreTable:
     hidden: np.ndarray
     offsets: np.ndarray
     entities: np.ndarray | None = None
+    several_units: bool = False
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -180,7 +188,7 @@ class ScoreTable:
 
         For a record of one unit this is the unit's margin.
         """
-        if len(self.margins) == len(self):
+        if not self.several_units:
             return self.margins
         loss = np.maximum(self.record_losses, 1e-300)
         return -loss - np.log(-np.expm1(-loss))
@@ -246,6 +254,7 @@ def table_of(logits: Tensor, encoded: Encoded, task: Any, hidden: Tensor | None 
         hidden=(hidden if hidden is not None else logits.float()[:, :0]).numpy(),
         offsets=offsets,
         entities=task.entities(labels.numpy(), predictions, offsets),
+        several_units=encoded.units is not None,
     )
 
 

@@ -18,8 +18,8 @@ class Check:
 
     Attributes:
         step: Optimisation steps done.
-        forget: Accuracy on the forget records (or the sample of them).
-        calibration: Accuracy on the calibration records (or the sample of them).
+        forget: Accuracy on the forget records (or the sample of them); of taggers O and the rest weigh the same.
+        calibration: The same on calibration records, those of classes erased whole left out.
         forget_confidence: Mean probability of the true label on the forget records.
         calibration_confidence: The same on the calibration records.
         unknown: Share of the forget units whose class is erased whole: no retained record has it.

@@ -91,6 +91,10 @@ def max_length(config: RunConfig, recipe: Recipe | None, tokenizer: Any, model_c
     """
     _must_fit(config.model.max_length, model_config, "model.max_length")
     given = config.model.max_length or (recipe.max_length if recipe is not None else None)
+    if config.model.max_length and recipe is not None and recipe.max_length not in (None, config.model.max_length):
+        what = f"it is {config.model.max_length}, but the recipe trains on {recipe.max_length} tokens"
+        way_out = "A retrained model must read what the original reads: give one length, or leave model.max_length out."
+        raise UsageError(Problem("model.max_length", what, way_out))
     special = int(tokenizer.num_special_tokens_to_add())
     if given is not None and given <= special:
         what = f"{given} tokens leave no room for a word beside the {special} special ones"

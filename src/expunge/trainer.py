@@ -193,7 +193,7 @@ class UnlearnTrainer(Trainer):
         reference = self._reference and partial(self._reference.logits, group)
         return Scores(
             hidden=hidden, logits=logits, **flat, allowed=self.method.needs, group=group, reference=reference,
-            queued=queued,
+            queued=queued, several_units=self.forget.units is not None,
         )  # fmt: skip
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:

@@ -16,7 +16,7 @@ from expunge.models import find_head
 from expunge.preparation import Preparation
 from expunge.progress import Progress, trainer_stage
 from expunge.scoring import score
-from expunge.stopping import AccuracyStop, Check
+from expunge.stopping import AccuracyStop, Check, best
 from expunge.tasks.base import Encoded
 from expunge.trainer import UnlearnTrainer
 
@@ -114,8 +114,12 @@ class Unlearning:
             fit=None if fitted is None else lambda records, seed: self._paid(*fitted(records, seed)),
         )  # fmt: skip
         result = self.method.run(context)
+        kept = best(checks).step if len(checks) > 1 else None
+        reason = "a procedure, not a training loss"
+        if kept is not None:
+            reason += f"; candidate {kept} of {len(checks) - 1} is nearest to what is wanted"
         return {
-            "model": result, "steps": 0, "reason": "a procedure, not a training loss", "history": [],
+            "model": result, "steps": 0, "kept_step": kept, "reason": reason, "history": [],
             "checks": [asdict(check) for check in checks],
         }  # fmt: skip
 
@@ -186,11 +190,12 @@ class Unlearning:
         for records, count in ((self.forget, forget), (self.calibration, min(most, max(64, 4 * forget)))):
             size = len(records)
             samples.append(records.take(sorted(rng.choice(size, min(count, size), replace=False).tolist())))
+        labels = [np.array(sample.flat_labels, dtype=int) for sample in samples]
         known = np.bincount(self.retain.flat_labels, minlength=len(self.label_names))
-        weights = [_weights(np.array(sample.flat_labels), known, self.retain.units is not None) for sample in samples]
-        erased = known[np.array(samples[0].flat_labels, dtype=int)] == 0
-        unknown = float(np.average(erased, weights=weights[0]))
-        weights[1] = weights[1] * (known[np.array(samples[1].flat_labels, dtype=int)] > 0)
+        kept = [np.ones(len(labels[0])), (known[labels[1]] > 0).astype(float)]
+        if self.retain.units is not None:
+            kept = [_balanced(own, labels_ == known.argmax()) for own, labels_ in zip(kept, labels, strict=True)]
+        unknown = _average(known[labels[0]] == 0, kept[0])
 
         def look(model: Any) -> tuple[float, float, float, float, float, int]:
             self._check_passes += sum(map(len, samples)) / 3
@@ -199,16 +204,21 @@ class Unlearning:
                 score(model, head, sample, self.task, batch_size=self.batch_size, keep_hidden=False)
                 for sample in samples
             ]
-            right = [float(np.average(t.correct, weights=w)) for t, w in zip(tables, weights, strict=True)]
-            sure = [float(np.average(np.exp(-t.losses), weights=w)) for t, w in zip(tables, weights, strict=True)]
+            right = [_average(table.correct, own) for table, own in zip(tables, kept, strict=True)]
+            sure = [_average(np.exp(-table.losses), own) for table, own in zip(tables, kept, strict=True)]
             return right[0], right[1], sure[0], sure[1], unknown, len(self.label_names)
 
         return look
 
 
-def _weights(labels: np.ndarray, known: np.ndarray, balanced: bool) -> np.ndarray:
-    """(U,) weight of each unit: 1, or such that the most common class and all others weigh the same."""
-    common = labels == known.argmax()
-    if not balanced or common.all() or not common.any():
-        return np.ones(len(labels))
-    return np.where(common, 0.5 / common.sum(), 0.5 / (~common).sum())
+def _balanced(kept: np.ndarray, common: np.ndarray) -> np.ndarray:
+    """(U,) weights such that the kept units of the most common class and all other kept ones weigh the same."""
+    shares = (kept * common).sum(), (kept * ~common).sum()
+    if not all(shares):
+        return kept
+    return kept * np.where(common, 0.5 / shares[0], 0.5 / shares[1])
+
+
+def _average(values: np.ndarray, weights: np.ndarray) -> float:
+    """Weighted mean; 0 where nothing weighs, as when calibration holds an erased class alone."""
+    return float((values * weights).sum() / weights.sum()) if weights.sum() else 0.0

@@ -24,7 +24,7 @@ class Utility(Audit):
     def run(self, context: AuditContext) -> AuditResult:
         found = []
         first = context.models["original"][0]["evaluation"]
-        one_each = len(first.labels) == len(first)
+        one_each = not first.several_units
         for group in ("forget", "retain", "evaluation"):
             direction = "as retrained" if group == "forget" else "higher"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +47,7 @@ class Assets:
         split: Its records.
         config: The benchmark.
         base: Folder or hub id of the base model.
+        base_sha256: Hash of its weights; of a hub id, its name.
         tokenizer: Its tokenizer.
         work: Where models and scores are kept between runs.
         say: Shows a line of progress.
@@ -55,9 +57,25 @@ class Assets:
     split: Split
     config: BenchConfig
     base: str
+    base_sha256: str
     tokenizer: Any
     work: Path
     say: Callable[[str], None]
+
+    @cached_property
+    def key(self) -> str:
+        """Changes with all that a model of this data set hangs on, so that no other one is taken for it."""
+        recipe, matrix = asdict(self.config.recipe), asdict(self.config.matrix)
+        sizes = {
+            name: matrix[name] for name in ("train_records", "dev_records", "test_records", "retain_sample", "epochs")
+        }
+        parts = [self.split.train.sha256(), self.split.dev.sha256(), self.split.test.sha256()]
+        text = json.dumps([self.base_sha256, recipe, sizes, parts], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    def file(self, name: str) -> Path:
+        """Where the work folder keeps something of this data set."""
+        return self.work / f"{self.name}-{self.key}" / name
 
     @property
     def task(self) -> Any:
@@ -71,8 +89,9 @@ class Assets:
         Raises:
             Busy: Another worker holds it.
         """
-        self.work.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.work / f"{self.name}-{name}.lock", timeout=0)
+        file = self.file(f"{name}.lock")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file, timeout=0)
         try:
             lock.acquire()
         except Timeout:
@@ -96,7 +115,7 @@ class Assets:
 
         One model is trained for each length, with a seed that no original and no retrained model has.
         """
-        file = self.work / f"{self.name}-recipe.json"
+        file = self.file("recipe.json")
         if not file.is_file():
             with self.locked("recipe"):
                 if not file.is_file():
@@ -151,7 +170,7 @@ class Assets:
 
     def original(self, seed: int) -> Any:
         """The original of a seed, on the device, trained at first use."""
-        folder = self.work / f"{self.name}-original-{seed}"
+        folder = self.file(f"original-{seed}")
         if not folder.is_dir():
             with self.locked(f"original-{seed}"):
                 if not folder.is_dir():
@@ -166,7 +185,7 @@ class Assets:
 
     def original_tables(self, request: Request, seed: int) -> Tables:
         """Scores of an original on a request's groups."""
-        file = self.work / f"{self.name}-{request.name}-original-{seed}.npz"
+        file = self.file(f"{request.name}-original-{seed}.npz")
         if not file.is_file():
             with self.locked(f"{request.name}-original-{seed}"):
                 if not file.is_file():
@@ -177,7 +196,7 @@ class Assets:
         """Scores of every model retrained without the requested records, and the seconds each training took."""
         found, seconds = [], []
         for seed in self.config.matrix.retrain_seeds:
-            file = self.work / f"{self.name}-{request.name}-retrained-{seed}.npz"
+            file = self.file(f"{request.name}-retrained-{seed}.npz")
             if not file.is_file():
                 with self.locked(f"{request.name}-retrained-{seed}"):
                     if not file.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -177,7 +178,9 @@ def _exact(
         "cost": _cost(after.passes, 0.0, retraining, after.seconds, trainings),
         "ended": {
             "steps": None, "kept_step": None, "checks": 0,
-            "reason": f"{after.stages} of 20 stages trained again, {share:.1%} of the ensemble's training passes",
+            "reason": (
+                f"{after.stages} of {after.all_stages} stages trained again, {share:.1%} of the ensemble's training passes"
+            ),
         },
     }  # fmt: skip
 
@@ -201,7 +204,8 @@ def _chosen(assets: Assets, name: str) -> tuple[Trial, list[dict[str, Any]]]:
     trials = assets.config.methods[name]
     if len(trials) == 1:
         return trials[0], []
-    file = assets.work / f"{assets.name}-tuned-{name}.json"
+    settings = json.dumps([_settings(trial) for trial in trials], sort_keys=True)
+    file = assets.file(f"tuned-{name}-{hashlib.sha256(settings.encode()).hexdigest()[:10]}.json")
     if not file.is_file():
         with assets.locked(f"tuned-{name}"):
             if not file.is_file():

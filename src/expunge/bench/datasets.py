@@ -16,7 +16,7 @@ from expunge.data import sources
 from expunge.data.held_out import overlapping
 from expunge.data.records import Records, normal_form
 from expunge.errors import Problem, UsageError
-from expunge.tasks.text_classification import class_numbers
+from expunge.tasks.labels import class_numbers
 
 __all__ = ["Request", "Split", "make_task", "read_split", "requests"]
 
@@ -65,30 +65,32 @@ def read_split(name: str, data: DataSet, folder: Path, matrix: Matrix) -> Split:
     """Read a data set and cut it to size.
 
     Training records that repeat one before them are left out (a request must not leave its own copy in retain), and so
-    are dev and test records that are in training. Ids are ``NAME-train-LINE``.
+    are dev records that are in training, and test records that are in training or dev. Ids are ``NAME-train-LINE``.
 
     Raises:
         UsageError: A file is missing or malformed.
     """
     train = _read(name, data, data.train, folder, "train")
-    test = _read(name, data, data.test, folder, "test")
-    dev = _read(name, data, data.dev, folder, "dev") if data.dev else None
-    tags = {label for part in (train, test, dev) if part for label in _flat(part[2])}
+    last = _read(name, data, data.test, folder, "test")
+    other = _read(name, data, data.dev, folder, "dev") if data.dev else None
+    tags = {label for part in (train, last, other) if part for label in _flat(part[2])}
     names = data.labels or tuple(sorted(tags, key=lambda tag: (tag != "O", tag)))
     whole = _records(train, names)
-    if dev is None:
+    if other is None:
         tenth = [i for i, record_id in enumerate(whole.ids) if hashlib.sha256(record_id.encode()).digest()[0] % 10 == 0]
         kept = sorted(set(range(len(whole))) - set(tenth))
         whole, held_out = whole.take(kept), whole.take(tenth)
     else:
-        held_out = _records(dev, names)
+        held_out = _records(other, names)
     fresh = _drawn(whole.take(_first_of_each(whole)), matrix.train_records, 1)
     parts = []
-    for records, most, seed in ((held_out, matrix.dev_records, 2), (_records(test, names), matrix.test_records, 3)):
+    for records, most, seed in ((held_out, matrix.dev_records, 2), (_records(last, names), matrix.test_records, 3)):
         unseen = set(range(len(records))) - set(overlapping(records, fresh.texts))
         once = [i for i in _first_of_each(records) if i in unseen]
         parts.append(_drawn(records.take(once), most, seed))
-    return Split(fresh, parts[0], parts[1], tuple(names), data.task)
+    dev, test = parts
+    clean = sorted(set(range(len(test))) - set(overlapping(test, dev.texts)))
+    return Split(fresh, dev, test.take(clean), tuple(names), data.task)
 
 
 _Raw = tuple[list[str], list[tuple[str, ...]], list[Any]]  # ids, texts, labels by name
@@ -159,6 +161,9 @@ def requests(split: Split, data: DataSet, matrix: Matrix) -> list[Request]:
             what = f'"{data.erase}" is in {len(forget)} of {len(split.train)} records'
             raise UsageError(Problem("erase", what, "Name one that some records have, and some have not."))
         unseen = _holding(split.test, numbers)
+        if not 0 < len(unseen) < len(split.test):
+            what = f'"{data.erase}" is in {len(unseen)} of {len(split.test)} test records'
+            raise UsageError(Problem("erase", what, "Take more test records, or another class."))
         retain = tuple(sorted(set(range(len(split.train))) - set(forget)))
         test = tuple(sorted(set(everything) - set(unseen)))
         found.append(Request(data.erase, forget, retain, test, unseen, by_class=True))

@@ -33,6 +33,7 @@ class AfterErasure:
         passes: Example-passes of the stages the request touches.
         seconds: Seconds those stages took.
         stages: How many they are.
+        all_stages: How many there are.
         ensemble_passes: Example-passes of all stages.
     """
 
@@ -40,14 +41,15 @@ class AfterErasure:
     passes: float
     seconds: float
     stages: int
+    all_stages: int
     ensemble_passes: float
 
 
 def sisa_after(assets: Assets, request: Request, seed: int) -> AfterErasure:
     """Train 5 shards x 4 slices without the requested records, and count the stages that the request touches.
 
-    An ensemble that is asked to erase records has, bit for bit, the weights of one trained without them (shown in
-    tests/test_sisa.py), so the second is trained here, and only the touched stages are counted as the request's cost.
+    An ensemble that is asked to erase records has, bit for bit on a CPU, the weights of one trained without them (shown
+    in tests/test_sisa.py), so the second is trained here, and only the touched stages are counted as the request's cost.
     """
     recipe, _ = assets.recipe()
     split = assets.split
@@ -86,7 +88,7 @@ def sisa_after(assets: Assets, request: Request, seed: int) -> AfterErasure:
         for group, encoded in groups.items():
             logits[group].append(run_over(member, head, encoded, assets.task, batch_size=128, keep_hidden=False)[1])
     tables = {group: table_of(log_mean(logits[group]), groups[group], assets.task) for group in groups}
-    return AfterErasure(tables, passes, seconds, stages, total)
+    return AfterErasure(tables, passes, seconds, stages, plan.shards * plan.slices, total)
 
 
 class _Clock:

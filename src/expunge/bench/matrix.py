@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,9 @@ from expunge.errors import Collector, Problem, UsageError
 from expunge.folders import whole_file
 
 __all__ = ["Cell", "cells", "run_matrix"]
+
+_GROWING = ("seeds", "bootstrap")
+"""Settings that results may be made with in several goes."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def run_matrix(
     for name, split in splits.items():
         assert split is not None
         own = wanted[name] or []
-        assets = Assets(name, split, config, base, tokenizer, work, say)
+        assets = Assets(name, split, config, base, _weights_hash(base), tokenizer, work, say)
         shared.append((assets, own))
         _list_ids(out, assets, own)
     todo = [cell for cell in cells(config, shared) if fnmatch(cell.name, only)]
@@ -129,10 +133,13 @@ def _work_through(todo: Sequence[Cell], out: Path, say: Callable[[str], None]) -
 def _list_ids(out: Path, assets: Assets, wanted: Sequence[Request]) -> None:
     """Which records were used, by id: the data sets themselves are not ours to pass on."""
     split = assets.split
+    sizes = {name: value for name, value in asdict(assets.config.matrix).items() if name not in _GROWING}
     listed = {
         "labels": split.label_names,
         "dataset": asdict(assets.config.data[assets.name]),
-        "matrix": asdict(assets.config.matrix),
+        "sizes": sizes,
+        "base": assets.base_sha256,
+        "recipe": asdict(assets.config.recipe),
         "sha256": {part: getattr(split, part).sha256() for part in ("train", "dev", "test")},
         "ids": {part: getattr(split, part).ids for part in ("train", "dev", "test")},
         "left_out": {
@@ -144,8 +151,20 @@ def _list_ids(out: Path, assets: Assets, wanted: Sequence[Request]) -> None:
     }
     file = out / "data" / f"{assets.name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(listed, sort_keys=True) + "\n"
-    if file.is_file() and file.read_text(encoding="utf-8") != text:
-        what = f'"{file}" holds results of other records or sizes'
-        raise UsageError(Problem("--out", what, "Give a new folder, or the data and config of the old one."))
-    whole_file(file, text)
+    listed = json.loads(json.dumps(listed))  # as it is read back
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else listed
+    changed = sorted(name for name, value in listed.items() if before.get(name) != value and name != "left_out")
+    if changed:
+        what = f'"{file}" belongs to results of another kind ({", ".join(changed)} differ)'
+        raise UsageError(Problem("--out", what, "Give a new folder, or the data, base and config of the old one."))
+    seeds = sorted({*before.get("seeds", []), *assets.config.matrix.seeds})
+    whole_file(file, json.dumps({**listed, "seeds": seeds}, sort_keys=True) + "\n")
+
+
+def _weights_hash(base: str) -> str:
+    """Hash of a base model's weights; a hub id is its own name."""
+    files = sorted(Path(base).expanduser().glob("*.safetensors"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest() if files else base

@@ -17,6 +17,7 @@ __all__ = ["GAPS", "build_table", "markdown", "write_tables"]
 GAPS = ("forget F1", "retain F1", "test F1", "membership AUC")
 """Figures whose gaps to the retrained mean are averaged."""
 
+_NOT_RUN = "not run yet"
 _SHOWN = ("forget F1", "forget accuracy", "retain F1", "retain accuracy", "test F1", "test accuracy", "membership AUC")
 
 
@@ -50,6 +51,8 @@ def write_tables(results: Path, out: Path) -> list[Path]:
 def build_table(results: Path) -> dict[str, Any]:
     """All cells put together.
 
+    A cell may carry ``notes``: remarks put in by hand, such as that it is of an earlier version; its row is marked.
+
     Returns:
         ``blocks``: one for each data set and request, with rows for the original, the retrained models and each method,
         means over the seeds; ``summary``: one row a method over all blocks; ``data``: how models were trained.
@@ -68,10 +71,12 @@ def build_table(results: Path) -> dict[str, Any]:
     everything = sorted({method for methods in grouped.values() for method in methods})
     blocks = []
     for (data, request), methods in sorted(grouped.items()):
+        file = results / "data" / f"{data}.json"
+        listed = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         block = _block(data, request, methods)
-        listed = results / "data" / f"{data}.json"
-        left_out = json.loads(listed.read_text(encoding="utf-8")).get("left_out", {}) if listed.is_file() else {}
-        block["missing"] = {name: left_out.get(name, "not run yet") for name in everything if name not in methods}
+        left_out = listed.get("left_out", {})
+        block["missing"] = {name: left_out.get(name, _NOT_RUN) for name in everything if name not in methods}
+        block["seeds"] = listed.get("seeds", sorted({cell["seed"] for cells in methods.values() for cell in cells}))
         blocks.append(block)
     return {"blocks": blocks, "summary": _summary(blocks), "data": _trained(grouped)}
 
@@ -85,7 +90,8 @@ def _block(data: str, request: str, methods: dict[str, list[dict[str, Any]]]) ->
         first = measured[0]
         block["n"] = {**first["n"], **{name: first["figures"][name]["n"] for name in _SHOWN}}
         block["classes"] = first["n"]["classes"]
-        block["retrained"] = _retrained(first)
+        sets = {json.dumps([cell["figures"][name]["retrained"] for name in _SHOWN]) for cell in measured}
+        block["retrained"] = {**_retrained(first), "sets": len(sets)}
         block["original"] = _original(measured)
         block["devices"] = sorted({cell["environment"]["device"] for cell in measured})
     return block
@@ -156,13 +162,21 @@ def _original(cells: list[dict[str, Any]]) -> dict[str, Any]:
 def _summary(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row a method: mean over the blocks it has a figure in, apart for random requests and whole classes."""
     found: dict[str, dict[str, Any]] = {}
+    counts: dict[str, list[Any]] = defaultdict(lambda: [0, 0, False])  # cells run, cells planned, any of an earlier run
     for block in blocks:
         floor = block.get("retrained", {}).get("noise_floor")
         kind = "random" if block["request"].startswith("random-") else "class"
-        originals = [{"method": "original (nothing done)", "passes": 0.0, "seconds": 0.0, **block["original"]}]
-        for row in [*originals, *block["rows"]] if "original" in block else block["rows"]:
+        first = {"method": "original (nothing done)", "passes": 0.0, "seconds": 0.0, "notes": []}
+        originals = [{**first, **block["original"]}] if "original" in block else []
+        for name, reason in block["missing"].items():
+            counts[name][1] += len(block["seeds"]) if reason == _NOT_RUN else 0
+        for row in [*originals, *block["rows"]]:
             if "gap" not in row:
                 continue
+            count = counts[row["method"]]
+            count[0] += len(row["seeds"])
+            count[1] += len(block["seeds"])
+            count[2] |= bool(row["notes"])
             own = found.setdefault(row["method"], defaultdict(list))
             for name in ("gap", "per_record", "passes", "seconds"):
                 own[f"{kind} {name}"].append(row[name])
@@ -170,7 +184,8 @@ def _summary(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 own[f"{kind} within"].append(row["gap"] <= 2 * floor)
     rows = []
     for method, own in found.items():
-        row: dict[str, Any] = {"method": method}
+        run, planned, noted = counts[method]
+        row: dict[str, Any] = {"method": method, "cells": run, "planned": planned, "noted": noted}
         for key, values in own.items():
             row[key] = int(sum(values)) if key.endswith("within") else _mean(values)
             row[f"{key.split()[0]} blocks"] = len(values)
@@ -204,12 +219,16 @@ def _explained(table: dict[str, Any]) -> list[str]:
         "Made by `expunge bench table` from the JSON of every cell; do not edit. A **gap** is the absolute difference to the "
         "mean of the models retrained without the records, and the mean gap is over forget, retain and test F1 and "
         "membership AUC. The **noise floor** is the same for the retrained models themselves, each against the mean of the "
-        "others: a method cannot do better, and where the untouched original is near it there was nothing to show. **Per "
-        "record** is the mean absolute difference of forget margins, clipped at 10 nats, to the retrained mean. Brackets are "
-        "95 % bootstrap intervals over records (ends averaged over seeds); for the retrained models they are the lowest and "
-        "the highest. **Passes** are example-passes (forward and backward; forward alone counts a third), stop rule and "
-        "preparation included, relative to one retraining; **time** is wall-clock relative to the median retraining of the "
-        "same run. Rows are sorted by their mean gap. Hyperparameters were chosen on dev records and one other request.",
+        "others: a gap below it cannot be told from the luck of a seed, and where the untouched original is near it there "
+        "was nothing to show. **Per record** is the mean absolute difference of forget margins, clipped at 10 nats, to the "
+        "retrained mean. Brackets are 95 % bootstrap intervals over records (ends averaged over seeds); for the retrained "
+        "models they are the lowest and the highest. **Passes** are example-passes (forward and backward; forward alone "
+        "counts a third), stop rule and preparation included, relative to one retraining; **time** is wall-clock relative to "
+        "the median retraining beside it, with several workers on one machine. Rows are sorted by their mean gap.",
+        "",
+        "Hyperparameters were chosen on dev records and one random request that no cell is about, among three trials a method "
+        "and data set; whole-class requests use the same. SISA has no trials: it is trained with the plain recipe. All "
+        "methods had at most four passes over the forget records (at least 40 steps), also SCRUB, which its paper gives more.",
         "",
         "How long models were trained was chosen on dev records before anything was unlearned:",
         "",
@@ -217,9 +236,10 @@ def _explained(table: dict[str, Any]) -> list[str]:
         "|---|---|---|---|",
     ]
     for data, recipe in table["data"].items():
-        for row in recipe["tried"]:
+        for row in recipe["tried"] or [{"epochs": recipe["epochs"]}]:
             chosen = f"**{row['epochs']}**" if row["epochs"] == recipe["epochs"] else str(row["epochs"])
-            lines.append(f"| {data} | {chosen} | {row['train']:.3f} | {row['dev']:.3f} |")
+            scores = [f"{row[part]:.3f}" if part in row else "set beforehand" for part in ("train", "dev")]
+            lines.append(f"| {data} | {chosen} | {scores[0]} | {scores[1]} |")
     return lines
 
 
@@ -228,11 +248,11 @@ def _summary_lines(summary: list[dict[str, Any]]) -> list[str]:
         "## Over all data sets",
         "",
         "| method | random requests: mean gap | per record | passes | time | within twice the noise floor | "
-        "whole class: mean gap | per record | passes | within twice the noise floor |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "whole class: mean gap | per record | passes | within twice the noise floor | cells run |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in summary:
-        cells = [row["method"]]
+        cells = [row["method"] + (" †" if row["noted"] else "")]
         for kind in ("random", "class"):
             if f"{kind} gap" not in row:
                 cells += ["no cell"] * (5 if kind == "random" else 4)
@@ -242,7 +262,10 @@ def _summary_lines(summary: list[dict[str, Any]]) -> list[str]:
                 cells.append(f"{row[f'{kind} seconds']:.1%}")
             within = row.get(f"{kind} within")
             cells.append("no floor" if within is None else f"{within} of {row[f'{kind} blocks']}")
+        cells.append(f"{row['cells']} of {row['planned']}")
         lines.append("| " + " | ".join(cells) + " |")
+    if any(row["noted"] for row in summary):
+        lines += ["", "† some of its cells are of an earlier run: see the foot of their blocks."]
     return lines
 
 
@@ -288,13 +311,26 @@ def _block_lines(block: dict[str, Any]) -> list[str]:
                 )
             )  # fmt: skip
         else:
-            lines.append(f"| {row['method']} | 0 | failed: {row['failed'][0]} " + "| " * 11 + "|")
-    for name, reason in block.get("missing", {}).items():
-        lines.append(f"| {name} | 0 | {reason} " + "| " * 11 + "|")
+            lines.append(_reason(row["method"], f"failed: {row['failed'][0]}"))
+    lines += [_reason(name, reason) for name, reason in block["missing"].items()]
+    fewer = [row["method"] for row in block["rows"] if len(row["seeds"]) + len(row["failed"]) < len(block["seeds"])]
+    if fewer:
+        lines += ["", f"Fewer seeds than {len(block['seeds'])} are not run yet: {', '.join(fewer)}."]
+    if retrained["sets"] > 1:
+        lines += [
+            "",
+            f"The cells were measured in {retrained['sets']} runs, beside retrained models of the same seeds that differ by a "
+            "GPU's rounding; shown are those of the first cell.",
+        ]
     notes = sorted({note for row in block["rows"] for note in row["notes"]})
     if notes:
         lines += ["", *(f"† {note}." for note in notes)]
     return lines
+
+
+def _reason(method: str, reason: str) -> str:
+    """A row without figures: as many cells as the others."""
+    return f"| {method} | 0 | {reason.replace('|', '/')} |" + " |" * 10
 
 
 def _line(name: str, seeds: int, figures: dict[str, Any], gap: str, per_record: str, passes: str, seconds: str) -> str:

@@ -29,6 +29,7 @@ class ContrastiveUnlearning(Method):
     Ours: omega retain batches share one forward with the forget batch instead of omega passes over it; partners are
     fresh and class-aware at every step (the authors' code always reads the same first batches); finite where a class
     is absent; embeddings are L2-normalised inputs of the last linear layer, without a projection head.
+    Averaged over classes for taggers (`average`).
 
     Failure signs: with tau 0.7 and few steps forgetting barely moves; raise the learning rate or the weight.
 
@@ -57,8 +58,7 @@ class ContrastiveUnlearning(Method):
         terms, counts = losses.contrastive_unlearning(
             similarity, same, ~same, self.temperature, class_form=self.form == "class"
         )
-        by_class = self.average == "classes" or (self.average == "auto" and step.forget.several_units)
-        classes = step.forget.labels if by_class else None
+        classes = step.forget.averaged_over(self.average)
         return {
             "retain": self.retain_weight * step.retain.cross_entropy(),
             "forget": self.forget_weight * losses.mean_over(terms, counts, classes),

@@ -34,6 +34,9 @@ class DeepCUT(Method):
     own views apart can be met by more dropout variance instead of forgetting; they are drawn class-aware, so each
     anchor has both kinds. The paper gets that from a second dropout view of every record: `views=2, partners="both"`.
 
+    For taggers the term is averaged over classes (`average`): in the plain mean over words, as FoCL takes it, O drowns
+    the entities.
+
     Failure signs: evaluation accuracy falls with forget accuracy (lower gamma or learning rate); forget accuracy far
     below calibration accuracy is over-forgetting, as visible to an attacker as remembering.
 
@@ -71,8 +74,7 @@ class DeepCUT(Method):
         if self.mixed_negatives:
             mixed = losses.mixed_similarities(anchors, partners, similarity, same, self.mixed_negatives, self.mixing)
         terms, counts = losses.reversed_focl(similarity, same, other, self.temperature, mixed)
-        by_class = self.average == "classes" or (self.average == "auto" and step.forget.several_units)
-        classes = step.forget.labels if by_class else None
+        classes = step.forget.averaged_over(self.average)
         return {"retain": step.retain.cross_entropy(), "forget": self.gamma * losses.mean_over(terms, counts, classes)}
 
     def counts(self, step: Step) -> dict[str, float]:

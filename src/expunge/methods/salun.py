@@ -39,8 +39,8 @@ class SalUn(Method):
     """Relabel at random, and let only the weights move that the forget records' loss hangs on.
 
     Formula: ``m = 1[ |grad CE(forget)| >= threshold ]`` at the original's weights, the threshold such that `share` of
-    the weights are in; then ``L = forget_weight * CE(forget, y') + alpha * CE(retain)`` with y' as in `random-labels`, each
-    gradient multiplied by m.
+    the weights with any gradient are in; then ``L = forget_weight * CE(forget, y') + alpha * CE(retain)`` with y' as in
+    `random-labels`, each gradient multiplied by m.
 
     Source: Fan, Liu, Zhang, Wong, Wei, Liu: "SalUn", ICLR 2024, arXiv 2310.12508; the threshold is the
     median there, hence a share of 0.5.
@@ -60,7 +60,7 @@ class SalUn(Method):
         [True, True, False, False]
     """
 
-    share: Probability = option(0.5, "share of the weights that may move")
+    share: Probability = option(0.5, "share of the weights with any gradient that may move")
     forget_weight: NonNegative = option(1.0, "weight of cross-entropy on the wrong labels")
     alpha: Positive = option(1.0, "weight of cross-entropy on retained records")
     retain_ratio: PositiveInt = option(2, "retained records drawn for each forget record")

@@ -18,7 +18,7 @@ class Sisa(Procedure):
     Formula: the model is the mean of the probabilities of S members, each trained on its shard of the records in R stages,
     stage r on its slices 1 to r. Records in slice k of a shard cost that shard's stages k to R, the others nothing: for one
     record and equal slices on average sum_k sum_{r >= k} r / (S R sum_r r) of the training, 15 % with S = 5 and R = 4.
-    Afterwards the weights equal, bit for bit, those of an ensemble trained without the records (on the same machine).
+    Afterwards the weights equal, bit for bit, those of an ensemble trained without the records (on the same machine, on CPUs).
 
     Source: Bourtoule et al. 2021, arXiv 1912.03817, sections IV and V.
 

@@ -1,0 +1,248 @@
+"""The benchmark: what it runs, that it goes on where it was, and that its table says what its JSONs hold."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import Job, write_csv
+from expunge.bench.assets import Busy
+from expunge.bench.cells import measured
+from expunge.bench.config import BenchConfig
+from expunge.bench.datasets import random_request, read_split, requests
+from expunge.bench.matrix import cells, run_matrix
+from expunge.bench.table import build_table, markdown, write_tables
+from expunge.errors import UsageError
+from expunge.scoring import ScoreTable
+from expunge.testing import toy_records
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+CONFIG = """
+[bench]
+seeds = [0, 1]
+retrain_seeds = [7, 8]
+fractions = [0.1]
+train_records = 60
+dev_records = 40
+test_records = 40
+retain_sample = 30
+epochs = [6]
+bootstrap = 50
+
+[recipe]
+learning_rate = 3e-3
+batch_size = 16
+
+[data.toy]
+train = ["train.csv"]
+test = ["test.csv"]
+erase = "music"
+
+[methods.finetune]
+training = { min_steps = 3 }
+
+[methods.deepcut]
+training = { min_steps = 3 }
+trials = [{ set = { gamma = 0.1 } }, { set = { gamma = 1.0 } }]
+"""
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> SimpleNamespace:
+    write_csv(tmp_path / "train.csv", toy_records(110, seed=1))
+    write_csv(tmp_path / "test.csv", toy_records(80, seed=2))
+    (tmp_path / "bench.toml").write_text(CONFIG)
+    return SimpleNamespace(folder=tmp_path, config=BenchConfig.load(tmp_path / "bench.toml"))
+
+
+def test_splits_are_disjoint_and_do_not_depend_on_anything_but_the_files(bench) -> None:
+    split = read_split("toy", bench.config.data["toy"], bench.folder, bench.config.matrix)
+    again = read_split("toy", bench.config.data["toy"], bench.folder, bench.config.matrix)
+    assert split == again
+    assert (len(split.train), len(split.test)) == (60, 40)
+    parts = [set(part.texts) for part in (split.train, split.dev, split.test)]
+    assert parts[0].isdisjoint(parts[1] | parts[2])
+    assert split.label_names == ("machine", "music", "water")
+
+
+def test_requests_cut_the_training_records_in_two(bench) -> None:
+    split = read_split("toy", bench.config.data["toy"], bench.folder, bench.config.matrix)
+    share, whole = requests(split, bench.config.data["toy"], bench.config.matrix)
+    assert (share.name, len(share.forget), len(share.retain)) == ("random-10%", 6, 54)
+    assert {split.label_names[split.train.labels[i]] for i in whole.forget} == {"music"}
+    assert "music" not in {split.label_names[split.train.labels[i]] for i in whole.retain}
+    assert {split.label_names[split.test.labels[i]] for i in whole.unseen} == {"music"}
+    assert set(whole.test).isdisjoint(whole.unseen), "utility is measured on what the retrained model can know"
+    other = random_request(split, 0.1, seed=bench.config.matrix.tuning_seed, name="tuning")
+    assert other.forget != share.forget, "settings are chosen on another request"
+
+
+def test_the_first_seed_of_everything_comes_first(bench) -> None:
+    assets: Any = SimpleNamespace(name="toy", split=SimpleNamespace(task_name="text-classification"))
+    pair: Any = [SimpleNamespace(name="a"), SimpleNamespace(name="b")]
+    order = [cell.name for cell in cells(bench.config, [(assets, pair)])]
+    assert order[:4] == ["toy/a/finetune/0", "toy/a/deepcut/0", "toy/b/finetune/0", "toy/b/deepcut/0"]
+    assert all(name.endswith("/1") for name in order[4:])
+
+
+def test_a_run_writes_each_cell_and_goes_on_where_it_was(bench, job: Job) -> None:
+    out, work, said = bench.folder / "out", bench.folder / "work", []
+
+    def go(only: str) -> int:
+        return run_matrix(bench.config, bench.folder, str(job.base), out, work, only=only, say=said.append)
+
+    assert go("toy/random-10%/*/0") == 2
+    assert go("toy/random-10%/*/0") == 0, "nothing is done twice"
+    file = out / "cells" / "toy" / "random-10%" / "deepcut-0.json"
+    first = file.read_text()
+    file.unlink()
+    trained = len([line for line in said if "trained" in line])
+    assert go("toy/random-10%/*/0") == 1
+    assert len([line for line in said if "trained" in line]) == trained, "models are kept"
+
+    cell = json.loads(first)
+    assert len(cell["trials"]) == 2, "both trials were tried, on dev records"
+    assert cell["settings"]["method"]["gamma"] in (0.1, 1.0)
+    assert cell["cost"]["retraining"] == 6 * 54
+    assert cell["cost"]["ratio"] == pytest.approx(
+        (cell["cost"]["passes"] + cell["cost"]["checks"]) / (6 * 54), abs=1e-3
+    )
+    assert len(cell["figures"]["forget F1"]["retrained"]) == 2
+    again = json.loads(file.read_text())
+    for part in (cell, again):
+        part["cost"] = {k: v for k, v in part["cost"].items() if not k.startswith("seconds")}
+    assert again == cell, "the same seed on the same machine gives the same cell"
+    texts = {row["text"] for row in toy_records(110, seed=1)}
+    assert not [text for text in texts if text in first], "no record's text is in a result"
+
+    listed = json.loads((out / "data" / "toy.json").read_text())
+    (out / "data" / "toy.json").write_text(json.dumps({**listed, "base": "another"}))
+    with pytest.raises(UsageError, match=r"results of another kind \(base differ\)"):
+        go("*")
+
+
+def test_a_cell_that_another_worker_makes_is_left_to_it(bench, job: Job) -> None:
+    from expunge.bench.assets import Assets
+
+    split = read_split("toy", bench.config.data["toy"], bench.folder, bench.config.matrix)
+    assets = Assets("toy", split, bench.config, "", "", None, bench.folder / "work", print)  # pyright: ignore
+    same = Assets("toy", split, bench.config, "", "", None, bench.folder / "work", print)  # pyright: ignore
+    with assets.locked("recipe"), pytest.raises(Busy), same.locked("recipe"):
+        pass
+    with same.locked("recipe"):
+        pass
+
+
+def made_up(margins: list[float], right: list[bool]) -> ScoreTable:
+    labels = np.zeros(len(right), dtype=int)
+    return ScoreTable(
+        labels=labels, predictions=np.where(right, 0, 1), margins=np.array(margins),
+        losses=np.log1p(np.exp(-np.array(margins))), hidden=np.zeros((len(right), 0), dtype=np.float32),
+        offsets=np.arange(len(right) + 1),
+    )  # fmt: skip
+
+
+def test_gap_and_noise_floor_by_hand() -> None:
+    """Accuracy 0.75 against retrained 0.25, 0.5 and 0.75: gap 0.25; each against the mean of the others: .375, 0, .375."""
+
+    def tables(right: int, margin: float) -> dict[str, ScoreTable]:
+        part = made_up([margin] * 4, [i < right for i in range(4)])
+        return {"forget": part, "retain": part, "test": part, "unseen": part}
+
+    assets: Any = SimpleNamespace(
+        split=SimpleNamespace(task_name="text-classification", label_names=("a", "b")),
+        config=SimpleNamespace(matrix=SimpleNamespace(bootstrap=20)),
+    )
+    retrained = [tables(1, 0.0), tables(2, 1.0), tables(3, 20.0)]
+    found = measured(assets, tables(3, 2.0), tables(4, 5.0), retrained)
+    row = found["forget accuracy"]
+    assert (row["value"], row["gap"], row["noise_floor"], row["original"]) == (0.75, 0.25, 0.25, 1.0)
+    # Margins are clipped at 10: 0, 1 and 10, mean 11/3; |2 - 11/3| = 5/3; floor: (|0-5.5| + |1-5| + |10-.5|) / 3.
+    assert found["per record"]["gap"] == pytest.approx(5 / 3, abs=1e-4)
+    assert found["per record"]["noise_floor"] == pytest.approx((5.5 + 4 + 9.5) / 3, abs=1e-4)
+    assert found["membership AUC"]["value"] == 0.5
+
+
+def test_the_committed_table_is_the_committed_results(tmp_path: Path) -> None:
+    results = ROOT / "benchmarks" / "results" / "encoders"
+    write_tables(results, tmp_path)
+    for name in ("table.md", "table.json"):
+        wanted = (ROOT / "docs" / "benchmark" / name).read_text(encoding="utf-8")
+        assert (tmp_path / name).read_text(encoding="utf-8") == wanted, "run `expunge bench table` again"
+    table = build_table(results)
+    assert {(b["data"], b["request"]) for b in table["blocks"]} >= {
+        (data, request)
+        for data in ("emotion", "banking77", "wnut17", "bc5cdr")
+        for request in ("random-1%", "random-5%")
+    }
+    for block in table["blocks"]:
+        assert block["retrained"]["models"] >= 5
+        assert block["retrained"]["noise_floor"] > 0
+        assert all(reason for reason in block["missing"].values()), "an empty cell says why"
+
+
+def test_a_failed_cell_is_shown_with_its_reason(tmp_path: Path) -> None:
+    cell = {"data": "toy", "request": "random-1%", "method": "deepcut", "seed": 0, "failed": "loss is NaN <b>",
+            "recipe": {"epochs": 2, "tried": []}}  # fmt: skip
+    file = tmp_path / "cells" / "toy" / "deepcut-0.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(cell))
+    assert "loss is NaN" in markdown(build_table(tmp_path))
+    write_tables(tmp_path, tmp_path / "t")
+    page = (tmp_path / "t" / "table.html").read_text()
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ('[metods]\nx = 1\n', ["unknown section", '"methods"']),
+        ("[data.toy2]\nformt = 1\n", ["data.toy2.formt", "unknown key"]),
+        ('[methods.deepcutt]\n', ['Did you mean "deepcut"']),
+        ("[methods.scrub]\ntrials = [{}, {}, {}, {}]\n", ["4 trials", "one to three"]),
+    ],
+)  # fmt: skip
+def test_bad_benchmarks_are_refused(tmp_path: Path, change: str, words: list[str]) -> None:
+    file = tmp_path / "bench.toml"
+    file.write_text(CONFIG + change)
+    with pytest.raises(UsageError) as error:
+        BenchConfig.load(file)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_the_full_benchmark_can_be_read_and_gives_every_method_as_many_tries() -> None:
+    config = BenchConfig.load(ROOT / "benchmarks" / "encoders.toml")
+    assert len(config.data) == 4
+    assert len(config.matrix.retrain_seeds) >= 5
+    assert {name: len(trials) for name, trials in config.methods.items() if len(trials) != 3} == {"sisa": 1}
+    kept = BenchConfig.load(ROOT / "benchmarks" / "encoders.toml", ['data=["emotion"]', "seeds=[5]"])
+    assert (list(kept.data), kept.matrix.seeds) == (["emotion"], (5,))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the data sets are not beside the checkout")
+def test_the_quick_benchmark_ends_within_eight_minutes(tmp_path: Path) -> None:
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("there is no make")
+    start = time.perf_counter()
+    done = subprocess.run(
+        [make, "bench-encoders", "QUICK=1", f"RESULTS={tmp_path / 'out'}", f"WORK={tmp_path / 'work'}"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert time.perf_counter() - start < 8 * 60
+    table = build_table(tmp_path / "out")
+    assert [(block["data"], len(block["rows"])) for block in table["blocks"]] == [("emotion", 4), ("wnut17", 4)]
