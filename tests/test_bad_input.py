@@ -244,6 +244,11 @@ CASES: list[tuple[str, Change, list[str]]] = [
         lambda j, t: {"retrain": True, "base": j.model, "recipe": j.recipe},
         ["fine-tuned model itself"],
     ),
+    (
+        "two lengths",
+        lambda job, tmp: {**recipe("max_length = 32\n")(job, tmp), "set": ["model.max_length=24"]},
+        ["it is 24, but the recipe trains on 32 tokens"],
+    ),
     ("too long", set_("model.max_length=1000"), ["1000 tokens are more", "at most 64"]),
     ("no padding token in the config", config_json(pad_token_id=None), ["no padding token", "pad_token_id"]),
     ("gaps in id2label", config_json(id2label={"0": "water", "2": "machine", "5": "music"}), ["id2label", "[0, 2, 5]"]),
@@ -253,6 +258,7 @@ CASES: list[tuple[str, Change, list[str]]] = [
         options(forget=None, **{"forget-where": "author == 'x'"}),
         ["request.where", "Columns: id"],
     ),
+    ("values for a condition", options(forget=None, **{"forget-where": "0"}), ["request.where", "column == 'value'"]),
     ("a label that is a list", lambda j, t: {"data": jsonl(t, {"label": ["water", "music"]})}, ["['water', 'music']"]),
     ("a cut emoji", lambda j, t: {"data": jsonl(t, {"text": "\ud83d"})}, ["broken Unicode", "row 1"]),
     ("no text at all", lambda j, t: {"data": jsonl(t, {"text": None})}, ["1 rows have no text", "row 1"]),
@@ -365,6 +371,27 @@ def test_missing_ids_are_listed_and_duplicates_shown(job: Job, tmp_path: Path, m
     assert "u404" in error
     code, out, error = call(monkeypatch, capsys, ["check", *job.flags(**flags, **{"with-duplicates": True})])
     assert "2 to forget, 239 to retain" in out
+
+
+def test_the_way_out_for_a_whole_class_is_told_to_deepcut_alone(job: Job, monkeypatch, capsys) -> None:
+    """Benchmarked on whole classes, gradient-difference came nearest to retraining, and contrastive's class form did not."""
+    for method, advised in (("deepcut", True), ("gradient-difference", False), ("contrastive", False)):
+        flags = job.flags(forget=None, method=method, **{"forget-label": "music"})
+        code, _, error = call(monkeypatch, capsys, ["check", *flags])
+        assert code == 0
+        assert "No record of these classes stays: music." in error
+        assert ("--method gradient-difference" in error) is advised
+        assert 'form = "class"' not in error
+
+
+def test_a_run_without_partners_names_the_method_that_needs_none(job: Job, tmp_path: Path, monkeypatch, capsys) -> None:
+    flags = job.flags(forget=None, out=tmp_path / "out", **{"forget-label": "music"})
+    sets = ["--set", "training.min_steps=2", "--set", "training.epochs=0.1", "--set", "audit.bootstrap=20"]
+    code, out, error = call(monkeypatch, capsys, ["run", *flags, *sets])
+    assert code == 0, error
+    assert "the forgetting term was 0" in out
+    assert "use the method gradient-difference" in " ".join(out.split())
+    assert 'form = "class"' not in out + error
 
 
 def test_no_traceback_in_a_process_of_its_own(job: Job, tmp_path: Path) -> None:

@@ -154,6 +154,57 @@ def test_conditions_that_say_nothing(condition: str, word: str) -> None:
     assert condition in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("condition", "word"),
+    [
+        ("flag", "no condition but values of type Int64"),
+        ("0", "no condition but an int"),
+        ("True", "no condition but a bool"),
+        ("[True, False, True, False]", "no condition but a list"),
+        ("flag = 1", "no condition but a DataFrame"),
+        ("author", "no condition but values of type"),
+        ("author.dropna() == 'x'", "speaks of other rows"),
+        ("flag.sort_values() == 1", "speaks of other rows"),
+    ],
+)
+def test_what_is_no_condition_selects_nothing(condition: str, word: str) -> None:
+    """Values are not taken for row numbers, nor rows in another order for rows in theirs."""
+    columns = {"flag": [0, 1, 1, 0], "author": ["x", None, "y", "x"]}
+    with pytest.raises(UsageError) as error:
+        matching(columns, condition)
+    assert word in str(error.value)
+    assert "column == 'value'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [
+        ("author == 'x'", [0]),
+        ("author != 'x'", [2]),
+        ("not author == 'x'", [2]),
+        ("author not in ['x']", [2]),
+        ("`first name` != 'x'", [2]),
+        ("author.str.contains('x')", [0]),
+        ("year != 1", [2]),
+        ("not year > 1", [0]),
+        ("mixed != 1", [2]),
+        ("not mixed == 1", [2]),
+        ("year == 1 or author == 'y'", [0, 2]),
+        ("year == 1 or seen", [0, 1]),
+        ("seen", [1]),
+        ("not seen", [0]),
+        ("author.isna()", [1]),
+        ("author == author", [0, 2]),
+    ],
+)
+def test_a_missing_value_meets_no_comparison(condition: str, found: list[int]) -> None:
+    names = ["x", None, "y"]
+    columns = {
+        "author": names, "first name": names, "year": [1, None, 2], "mixed": [1, None, "b"], "seen": [False, True, None],
+    }  # fmt: skip
+    assert matching(columns, condition) == found
+
+
 def test_forgetting_everything_is_refused() -> None:
     with pytest.raises(UsageError, match="all 2 records are to be forgotten"):
         resolve(records("one", "two"), ["r0", "r1"], RequestConfig())
@@ -190,6 +241,43 @@ def test_a_request_file_is_ids_or_rows(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
     with pytest.raises(UsageError, match="the erasure request is empty"):
         read_request(RequestConfig(file=str(tmp_path / "empty.txt")), "id", None)
+
+
+ROWS_OF_REQUEST = b"# id: u1\nEU B-org\n\n# id: u2\nfine O\n"
+
+
+@pytest.mark.parametrize("name", ["rows.conll", "rows.tsv", "rows.csv", "rows.txt", "rows"])
+def test_a_request_file_of_sentences_is_read_as_the_data_are(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(ROWS_OF_REQUEST)
+    config = RequestConfig(file=str(tmp_path / name))
+    assert read_request(config, "id", None, file_format="conll") == ["u1", "u2"]
+    by_content = read_request(
+        config, None, lambda columns: ["-".join(words) for words in columns["tokens"]], None, "conll"
+    )
+    assert by_content == ["EU", "fine"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("ids.txt", "u1\nu2\n"),
+        ("ids", "u1\n\nu2"),
+        ("ids.csv", "id,why\nu1,left\nu2,died\n"),
+        ("ids.jsonl", '{"id": "u1"}\n{"id": "u2"}\n'),
+    ],
+)
+def test_a_request_of_ids_beside_sentences_stays_one(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert read_request(RequestConfig(file=str(tmp_path / name)), "id", None, file_format="conll") == ["u1", "u2"]
+
+
+def test_numbers_of_a_request_files_own_sentences_are_no_ids(tmp_path: Path) -> None:
+    """Its first sentence need not be the data's first."""
+    (tmp_path / "rows.conll").write_bytes(ROWS_OF_REQUEST)
+    with pytest.raises(UsageError, match="counts its own sentences"):
+        read_request(RequestConfig(file=str(tmp_path / "rows.conll")), "sentence", None)
+    (tmp_path / "ids.txt").write_text("3\n", encoding="utf-8")
+    assert read_request(RequestConfig(file=str(tmp_path / "ids.txt")), "sentence", None, None, "conll") == ["3"]
 
 
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=40), st.randoms(use_true_random=False))
@@ -236,6 +324,39 @@ def test_conll_files_are_read_sentence_by_sentence(tmp_path: Path) -> None:
     }
 
 
+REMARKS = """# global.columns = ID FORM
+# newdoc
+# newpar
+# text = # is O
+# sent_id = a1
+EU{0}B-org
+#{0}O
+# {0}O
+
+#
+# newpar id = x
+#{0}O
+one{0}O
+
+#1{0}O
+"""
+
+
+@pytest.mark.parametrize("separator", ["\t", " "])
+def test_remarks_are_no_words_and_a_number_sign_is_one(tmp_path: Path, separator: str) -> None:
+    (tmp_path / "d.conll").write_text(REMARKS.format(separator), encoding="utf-8")
+    found = sources.read(str(tmp_path / "d.conll"), where="data.train")
+    assert found["tokens"] == [["EU", "#", "#"], ["#", "one"], ["#1"]]
+    assert found["ner_tags"] == [["B-org", "O", "O"], ["O", "O"], ["O"]]
+    assert found["id"][0] == "a1"
+
+
+def test_a_number_sign_with_several_columns_is_a_word(tmp_path: Path) -> None:
+    (tmp_path / "d.conll").write_text("# NN B-NP O\nEU NNP I-NP B-org\n\n# a remark of a few O\nx NN B-NP O\n")
+    found = sources.read(str(tmp_path / "d.conll"), where="data.train")
+    assert found["tokens"] == [["#", "EU"], ["x"]]
+
+
 @pytest.mark.parametrize("name", ["d.conll", "d.iob2", "d.txt", "d.tsv", "d"])
 def test_a_word_and_its_tag_a_line_under_any_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\xef\xbb\xbfEU  I-org\r\nleft O\r\n\r\n\r\nfine O")
@@ -246,7 +367,7 @@ def test_a_word_and_its_tag_a_line_under_any_name(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize(
     ("content", "word"),
     [
-        (b"EU B-org\nlonely\n\nme too O\nalone\n", "2 lines have one column only, the first is line 2: 'lonely'"),
+        (b"EU B-org\nlonely\n\nme too O\nalone\n", "2 lines have one column only, the first is line 2;"),
         (b"EU B-org\n\n\xff O\n", "line 3 is not UTF-8"),
         (b"\n\n-DOCSTART- O\n", "has no rows"),
     ],
@@ -256,6 +377,7 @@ def test_malformed_conll_files_name_the_line(tmp_path: Path, content: bytes, wor
     with pytest.raises(UsageError) as error:
         sources.read(str(tmp_path / "d.conll"), where="data.train")
     assert word in str(error.value)
+    assert "lonely" not in str(error.value), "a message is no place for what records say"
 
 
 def test_tags_of_a_dataset_become_names(tmp_path: Path) -> None:
@@ -300,6 +422,55 @@ def test_mentions_without_spaces_and_mentions_of_nothing() -> None:
     for mention, word in (("Nobody", "no record mentions 'Nobody'"), (" ", "holds no word")):
         with pytest.raises(UsageError, match=word):
             mentioning(SENTENCES, mention)
+
+
+@pytest.mark.parametrize(
+    ("text", "mention"),
+    [
+        ("Mr O\u2019Neill sings", "O'Neill"),
+        ("Mr O'Neill sings", "O\u02bcNeill"),
+        ("Mr O\u00b4Neill sings", "O`Neill"),
+        ("\u201cJack\u201d Smith", '"Jack" Smith'),
+        ("Jean\u2011Luc sings", "Jean-Luc"),
+        ("Jean\u2013Luc sings", "jean\u2212luc"),
+        ("Jean\uff0dLuc sings", "Jean-Luc"),
+        ("Jean\u00ad-Lu\u200dc sings", "Jean-Luc"),
+        ("see John_Smith.txt", "John Smith"),
+        ("see John Smith", "john\uff3fsmith"),
+        ("\u0939\u093f\u0928\u094d\u0926\u0940 \u092e\u0947\u0902", "\u0939\u093f\u0928\u094d\u0926\u0940"),
+        ("\u4f50\u3005\u6728\u3055\u3093", "\u4f50\u3005\u6728"),
+        ("iPhone\u4e2d\u56fd", "\u4e2d\u56fd"),
+        ("\u2764\ufe0fJohn", "John"),
+    ],
+)
+def test_a_mention_in_other_letters_of_the_same_name(text: str, mention: str) -> None:
+    assert mentioning([("nothing",), (text,)], mention) == [1]
+    assert mentioning([("nothing",), tuple(text.split())], mention) == [1], "the words of a sentence"
+
+
+@pytest.mark.parametrize(
+    ("text", "mention"),
+    [
+        ("\u0939\u093f\u0928\u094d\u0926\u0940", "\u0939\u093f\u0928"),  # a word's first letters in Hindi
+        ("Jean Luc", "Jean-Luc"),
+        ("ONeill", "O'Neill"),
+        ("Johnsmith", "John_Smith"),
+    ],
+)
+def test_parts_of_words_are_no_mention(text: str, mention: str) -> None:
+    with pytest.raises(UsageError, match="no record mentions"):
+        mentioning([(text,)], mention)
+
+
+def test_a_mention_does_not_cross_from_one_text_of_a_pair_to_the_other() -> None:
+    pairs = [("here is John", "Smith sings"), ("it rains", "John Smith sings"), ("John Smith", "x")]
+    assert mentioning(pairs, "John Smith", apart=True) == [1, 2]
+    assert mentioning(pairs, "John Smith") == [0, 1, 2], "words of a sentence follow each other"
+
+
+def test_records_know_whether_their_parts_are_words() -> None:
+    assert not Records(("a",), (("one", "two"),), (1,)).of_words
+    assert Records(("a",), (("one", "two"),), ((1, 0),)).of_words
 
 
 def test_ids_that_only_count_rows_are_no_ones_ids() -> None:

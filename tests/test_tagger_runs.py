@@ -209,17 +209,22 @@ def test_words_behind_the_limit_are_told(tagger: TaggerJob) -> None:
 def test_the_recipes_length_is_the_tasks(tagger: TaggerJob, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("max_length = 20\n", encoding="utf-8")
-    for given, expected in ((None, 20), (30, 30)):
+
+    def length(given: int | None) -> int:
         config = RunConfig.from_dict(
             {
                 "retrain": {"recipe": str(recipe)},
                 "model": {"max_length": given},
+                "request": {"fraction": 0.1},
                 "privacy": {"salt_file": str(tagger.folder / "salt")},
             }
         )
         inputs = Inputs(tagger.model, tagger.tokenizer, tagger.train, tagger.held_out, None, None)
-        asked = RunConfig.from_dict({**config.as_dict(), "request": {"fraction": 0.1}})
-        assert check(asked, inputs).task.max_length == expected
+        return check(config, inputs).task.max_length
+
+    assert length(None) == length(20) == 20
+    with pytest.raises(UsageError, match="it is 30, but the recipe trains on 20 tokens"):
+        length(30)
 
 
 Change = Callable[[TaggerJob, Path], dict[str, object]]
@@ -261,7 +266,7 @@ CASES: list[tuple[str, Change, list[str]]] = [
     ("an id twice", jsonl(lambda rows: rows[9].update(id="s1-0000")), ["stand in several rows", "s1-0000"]),
     ("two text columns", lambda j, t: {"set": 'data.text=["tokens","id"]'}, ["2 text columns"]),
     ("no room for words", lambda j, t: {"set": "model.max_length=2"}, ["2 tokens leave no room for a word", "Give more"]),
-    ("a lonely word", line("\nlonely\n"), ["one column only", "'lonely'"]),
+    ("a lonely word", line("\nlonely\n"), ["one column only, the first is line"]),
     ("a text column", options(text="text"), ['no column "text"', "Its columns: tokens, ner_tags, sentence, id"]),
     (
         "an id in both",

@@ -46,6 +46,22 @@ def test_words_cut_off_are_no_units() -> None:
     assert (cut.units, cut.labels) == ([[1]], [[0]]), "[CLS] w1 - w2 [SEP]"
 
 
+def test_a_word_that_a_cut_from_the_left_goes_through_is_no_unit() -> None:
+    """It would be read in its middle. The cut may fall between words too, and a sentence keeps its last word."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.truncation_side = "left"
+    sentences = [["river", "w1-w2", "w3"], ["w1-w2", "w3", "w4"], ["river", "w5", "w6", "w7"], ["w1-w2-w3"], ["w8"]]
+    encoded = TokenClassification(tokenizer, 5, TAGS).encode_texts(
+        sentences, [[0, 1, 2], [0, 1, 2], [0, 1, 2, 3], [4], [1]]
+    )
+    # [CLS] - w2 w3 [SEP]; [CLS] w2 w3 w4 [SEP]; [CLS] w5 w6 w7 [SEP]; [CLS] w2 - w3 [SEP]; [CLS] w8 [SEP]
+    assert encoded.units == [[3], [2, 3], [1, 2, 3], [1], [1]]
+    assert encoded.labels == [[2], [1, 2], [1, 2, 3], [4], [1]]
+    values = np.arange(8.0)[:, None]
+    found = TokenClassification(tokenizer, 5, TAGS).by_record([tuple(words) for words in sentences], encoded, values)
+    assert [np.isnan(rows[:, 0]).tolist() for rows in found][:2] == [[True, True, False], [True, False, False]]
+
+
 def test_a_word_without_tokens_is_the_unknown_word(tmp_path) -> None:
     (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "ri", "##ver"]))
     task = TokenClassification(BertTokenizer(str(tmp_path / "vocab.txt")), 6, TAGS)

@@ -25,8 +25,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.add_typer(cli_bench.app, name="bench")
-
 _Config = Annotated[Path | None, typer.Argument(help="A config, as `expunge init` prints it.", show_default=False)]
 _Set = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: section.key=value.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -177,9 +175,9 @@ def _warn(prepared: Any) -> None:
             print("They stay, so their content is not erased; --with-duplicates adds them.", file=sys.stderr)
     if gone := sorted(prepared.train.classes(request.forget) - prepared.train.classes(request.retain)):
         names = ", ".join(prepared.task.label_names[label] for label in gone)
-        print(
-            f'No record of these classes stays: {names}. Use contrastive with form = "class" for that.', file=sys.stderr
-        )
+        print(f"No record of these classes stays: {names}.", file=sys.stderr)
+        if prepared.config.as_dict()["method"]["name"] == "deepcut":
+            print("DeepCUT needs some to push the others away from: use --method gradient-difference.", file=sys.stderr)
     if request.missing:
         shown = ", ".join(request.missing[:10]) + (" ..." if len(request.missing) > 10 else "")
         print(f"{len(request.missing)} requested ids are not in the data (allowed): {shown}", file=sys.stderr)
@@ -324,6 +322,10 @@ def demo(
 
 
 app.command()(_quiet_libraries()(cli_sisa.train_sisa))
+_bench = typer.Typer(help="Benchmark methods beside models retrained without the records.", no_args_is_help=True)
+_bench.command()(_quiet_libraries()(cli_bench.run))
+_bench.command()(cli_bench.table)
+app.add_typer(_bench, name="bench")
 
 
 @app.callback(invoke_without_command=True)

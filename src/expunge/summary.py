@@ -86,10 +86,9 @@ def warnings(record: RunRecord) -> list[str]:
     history = record.training["history"]
     alone = sum(row.get("anchors_without_same_class", 0) for row in history)
     if alone and alone == sum(row["anchors"] for row in history):
-        found.append(
-            "No forget record had a retained record of its class to be pushed away from: the forgetting term was 0. "
-            'To forget a whole class use the method contrastive with form = "class".'
-        )
+        what = "No forget record had a retained record of its class to be pushed away from: the forgetting term was 0."
+        deepcut = record.config["method"]["name"] == "deepcut"
+        found.append(what + " To forget a whole class use the method gradient-difference." * deepcut)
     if record.request["duplicates_left"]:
         found.append(
             f"Incomplete: {record.request['duplicates_left']} rows outside the request say the same as a requested one and "

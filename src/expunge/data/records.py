@@ -32,6 +32,11 @@ class Records:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def of_words(self) -> bool:
+        """Whether the parts of a record's text are words of a sentence, rather than texts of their own."""
+        return bool(self.labels) and not isinstance(self.labels[0], int)
+
     def take(self, positions: Sequence[int]) -> Records:
         """The records at `positions`, in that order."""
         return Records(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,10 @@ import numpy as np
 
 from expunge.config import RequestConfig
 from expunge.data import sources
+from expunge.data.conll import CONLL_SUFFIXES
 from expunge.data.duplicates import exact_duplicates
-from expunge.data.records import Records, normal_form
+from expunge.data.mention import mentioning
+from expunge.data.records import Records
 from expunge.errors import Problem, UsageError
 
 __all__ = ["Resolved", "matching", "mentioning", "read_request", "resolve"]
@@ -38,7 +39,9 @@ class Resolved:
     duplicates_added: bool
 
 
-def read_request(config: RequestConfig, data_id: str | None, content_key: Any, given: Any = None) -> list[str] | None:
+def read_request(
+    config: RequestConfig, data_id: str | None, content_key: Any, given: Any = None, file_format: str | None = None
+) -> list[str] | None:
     """The requested ids, in order; None for a rule (a condition, a mention, a class) or a random share.
 
     Args:
@@ -46,6 +49,7 @@ def read_request(config: RequestConfig, data_id: str | None, content_key: Any, g
         data_id: Name of the id column, if there is one.
         content_key: Function from the columns of a request table to ids by content, for data without an id column.
         given: Ids in memory; takes the place of `config.file` and `config.ids`.
+        file_format: How the data's text files are read, `DataConfig.format`; a request of rows is read the same way.
 
     Raises:
         UsageError: No request, more than one, an empty one, or a file that cannot be read.
@@ -66,79 +70,70 @@ def read_request(config: RequestConfig, data_id: str | None, content_key: Any, g
     elif config.ids:
         ids = list(config.ids)
     else:
-        ids = _read_file(Path(str(config.file)).expanduser(), data_id, content_key)
+        ids = _read_file(Path(str(config.file)).expanduser(), data_id, content_key, file_format)
     if not ids:
         raise UsageError(Problem("request", "the erasure request is empty", "Name at least one record."))
     return list(dict.fromkeys(ids))
 
 
-def _read_file(path: Path, data_id: str | None, content_key: Any) -> list[str]:
-    if path.suffix.lower() in sources.SUFFIXES:
+def _read_file(path: Path, data_id: str | None, content_key: Any, file_format: str | None) -> list[str]:
+    suffix = path.suffix.lower()
+    if suffix not in (".jsonl", ".parquet") and (
+        suffix in CONLL_SUFFIXES or (file_format == "conll" and _has_columns(_lines(path)))
+    ):
+        if data_id == "sentence":
+            way_out = "Give the numbers of the data's sentences, one a line, in a .txt file."
+            raise UsageError(Problem("request.file", f'"{path}" counts its own sentences, not the data\'s', way_out))
+        columns = sources.read(path, where="request.file", file_format="conll")
+    elif suffix in sources.SUFFIXES:
         columns = sources.read(path, where="request.file")
-        if data_id is None:
-            return content_key(columns)
-        if problems := sources.pick(columns, [data_id], where="request.file", source=path):
-            raise UsageError(problems)
-        return [str(value) for value in columns[data_id]]
+    else:
+        return [line.strip() for line in _lines(path) if line.strip()]
+    if data_id is None:
+        return content_key(columns)
+    if problems := sources.pick(columns, [data_id], where="request.file", source=path):
+        raise UsageError(problems)
+    return [str(value) for value in columns[data_id]]
+
+
+def _has_columns(lines: Sequence[str]) -> bool:
+    """Whether lines hold a word and its tag; ids, one a line, and comma-separated tables do not."""
+    return any(len(line.split()) > 1 for line in lines)
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         way_out = (
             "Give a text file with one id a line, or a .csv, .jsonl or .parquet file; single ids: --set request.ids=..."
         )
         raise UsageError(Problem("request.file", f'"{path}" cannot be read ({reason})', way_out)) from None
-    return [line.strip() for line in lines if line.strip()]
 
 
 def matching(columns: sources.Columns, condition: str) -> list[int]:
-    """Positions of the rows for which a condition holds, as `pandas.DataFrame.query` reads it.
+    """Positions of the rows for which a condition holds, in the language of `pandas.DataFrame.query`.
 
-    Columns of text files are text: ``author == "u17"``, ``label in ["music", "art"]``, ``year >= "2020"``.
+    Columns of text files are text: ``author == "u17"``, ``label in ["music", "art"]``, ``year >= "2020"``. A missing
+    value meets no comparison, neither ``author == "u17"`` nor ``author != "u17"``.
 
     Raises:
-        UsageError: The condition cannot be read, names no column, or holds for no row.
+        UsageError: The condition cannot be read, is none, names no column, or holds for no row.
     """
-    import pandas
+    from expunge.data.condition import holds
 
-    frame = pandas.DataFrame(columns)
     try:
-        kept = frame.query(condition, engine="python", local_dict={}, global_dict={})
+        found = holds(columns, condition)
     except Exception as error:  # pandas raises whatever the expression runs into
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         way_out = f"Write it as: column == 'value'. Columns: {', '.join(map(str, columns))}."
         raise UsageError(Problem("request.where", f"{condition!r} cannot be read ({reason})", way_out)) from None
-    if not len(kept):
+    if not found.any():
         raise UsageError(
             Problem("request.where", f"{condition!r} holds for no row", "Check the value and its spelling.")
         )
-    return [int(position) for position in kept.index]
-
-
-# Scripts without spaces between words (Thai, kana, Han) are cut into characters.
-_PIECE = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]|\w+|[^\w\s]")
-
-
-def mentioning(texts: Sequence[tuple[str, ...]], mention: str) -> list[int]:
-    """Positions of the records that hold a string as whole words, one after the other.
-
-    Unicode form, case, white space and the way punctuation was split off make no difference: ``O'Neill`` is found in
-    ``O'NEILL's`` and in the words ``O ' Neill``.
-
-    Raises:
-        UsageError: The string holds no word, or no record holds it.
-    """
-    wanted = _pieces((mention,))
-    if not wanted.strip("\x1f"):
-        raise UsageError(Problem("request.mention", f"{mention!r} holds no word", "Give a name as it is written."))
-    found = [position for position, text in enumerate(texts) if wanted in _pieces(text)]
-    if not found:
-        raise UsageError(Problem("request.mention", f"no record mentions {mention!r}", "Check its spelling."))
-    return found
-
-
-def _pieces(text: tuple[str, ...]) -> str:
-    return "\x1f" + "".join(f"{piece}\x1f" for piece in _PIECE.findall(normal_form(text).replace("\x1f", " ")))
+    return np.flatnonzero(found).tolist()
 
 
 def resolve(

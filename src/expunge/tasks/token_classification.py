@@ -29,8 +29,9 @@ class TokenClassification:
     """Tagging of words with an `AutoModelForTokenClassification`.
 
     A record's `texts` are its words, its `labels` one class number a word. A word is read at its first sub-token. Words
-    cut off by `max_length` are no units; a word of which the tokenizer makes nothing (zero-width characters) is read as
-    the unknown token, so that it stays one.
+    cut off by `max_length` are no units. Nor is, where the tokenizer cuts from the left, a word that the cut goes
+    through, unless nothing else stays of its sentence. A word of which the tokenizer makes nothing (zero-width
+    characters) is read as the unknown token, so that it stays one.
 
     Attributes:
         tokenizer: The model's tokenizer, a fast one.
@@ -127,12 +128,12 @@ class TokenClassification:
         """Tokenise sentences of words; without labels every word gets class 0."""
         tokenizer = copy.deepcopy(self.tokenizer)  # truncation is a state of the tokenizer, and would be saved with it
         output = self._tokenised(tokenizer, texts)
-        units = [_first_tokens(output.word_ids(row), len(words)) for row, words in enumerate(texts)]
+        units = self._units(output, texts)
         if emptied := self._without_tokens(tokenizer, texts, units):
             unknown = tokenizer.unk_token or "."
             texts = [[unknown if word in emptied else word for word in words] for words in texts]
             output = self._tokenised(tokenizer, texts)
-            units = [_first_tokens(output.word_ids(row), len(words)) for row, words in enumerate(texts)]
+            units = self._units(output, texts)
         kept = [[place for place, at in enumerate(found) if at is not None] for found in units]
         return Encoded(
             output["input_ids"],
@@ -150,6 +151,18 @@ class TokenClassification:
             padding=False,
             return_attention_mask=False,
         )
+
+    def _units(self, output: Any, texts: Sequence[Sequence[str]]) -> list[list[int | None]]:
+        """Where each word of each sentence is read; None for those that are no units."""
+        found = []
+        for row, (words, encoding) in enumerate(zip(texts, output.encodings, strict=True)):
+            first = _first_tokens(output.word_ids(row), len(words))
+            if self.tokenizer.truncation_side == "left":
+                gone = {word for part in encoding.overflowing for word in part.word_ids}
+                whole = [None if word in gone else at for word, at in enumerate(first)]
+                first = whole if any(at is not None for at in whole) else first
+            found.append(first)
+        return found
 
     def _without_tokens(
         self, tokenizer: Any, texts: Sequence[Sequence[str]], units: Sequence[Sequence[int | None]]
