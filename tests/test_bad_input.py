@@ -394,6 +394,18 @@ def test_a_run_without_partners_names_the_method_that_needs_none(job: Job, tmp_p
     assert 'form = "class"' not in out + error
 
 
+def test_a_mention_across_the_texts_of_a_pair_is_none(job: Job, tmp_path: Path, monkeypatch, capsys) -> None:
+    pairs = [{**row, "more": row["text"]} for row in rows_of(job.train)]
+    pairs[0] |= {"text": "here is John", "more": "Smith sings"}
+    pairs[1] |= {"text": "it rains", "more": "John_Smith sings"}
+    held_out = [{**row, "more": "x"} for row in rows_of(job.held_out)]
+    data, held = write_csv(tmp_path / "pairs.csv", pairs), write_csv(tmp_path / "held.csv", held_out)
+    flags = job.flags(forget=None, data=data, text="text", **{"held-out": held, "forget-mention": "John Smith"})
+    code, out, error = call(monkeypatch, capsys, ["check", *flags, "--text", "more"])
+    assert code == 0, error
+    assert "1 to forget, 239 to retain" in out
+
+
 def test_no_traceback_in_a_process_of_its_own(job: Job, tmp_path: Path) -> None:
     words = ["run", *job.flags(text="body", out=tmp_path / "out")]
     done = subprocess.run([sys.executable, "-m", "expunge", *words], capture_output=True, text=True, check=False)

@@ -10,7 +10,7 @@ import torch
 from transformers import PrinterCallback
 
 from conftest import Job
-from expunge import BadTeacher, SalUn, Scrub, registry
+from expunge import BadTeacher, FineTune, SalUn, Scrub, registry
 from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.fit import arguments
 from expunge.methods.base import Method
@@ -66,6 +66,7 @@ def test_salun_leaves_the_other_weights_as_they_were(tmp_path: Path) -> None:
     assert known < 0.8 * sum(p.numel() for p in before.values())
     assert kept == pytest.approx(0.3 * known, rel=0.01)
     assert moved > 0.9 * kept
+    assert not any(p._backward_hooks for p in trainer.model.parameters()), "whoever trains on is not masked"
 
 
 def test_scrubs_teacher_is_not_its_student(tmp_path: Path) -> None:
@@ -125,3 +126,24 @@ def test_the_tiny_job_is_less_sure_of_what_it_forgot(name: str, original, job: J
     assert all(torch.isfinite(p).all() for p in outcome.model.parameters())
     preparation = {"kga": 20 * 48 + (24 + 24 + 24) / 3, "salun": 24, "bad-teacher": 24 / 3}
     assert outcome.passes > preparation.get(name, 0), "what preparation costs is counted"
+
+
+def test_kgas_unseen_records_are_a_sample_of_calibration_not_its_head() -> None:
+    """A held-out file is often sorted by class: its first records would be of one class alone."""
+    from expunge.preparation import Preparation, prepared_state
+
+    seen = []
+
+    class Spy(FineTune):
+        def prepare(self, context):
+            seen.append(context.unseen)
+            return {}
+
+    calibration = encoded(100, 2)
+    order = sorted(range(100), key=lambda i: calibration.labels[i])
+    given = Preparation(unseen=calibration.take(order))
+    for _ in range(2):
+        prepared_state(Spy(), tiny_classifier(), TASK, encoded(12, 1), given, seed=0, steps_per_pass=1)
+    assert len(seen[0]) == 12
+    assert len({labels[0] for labels in seen[0].labels}) == 3
+    assert seen[0] == seen[1]

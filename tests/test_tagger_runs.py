@@ -178,6 +178,14 @@ def test_sentences_are_named_by_number_condition_mention_or_entity(tagger: Tagge
     assert list(prepared(tagger, {"label": "I-machine"}).request.forget) == longer
 
 
+def test_a_request_of_sentences_is_read_in_the_datas_format(tagger: TaggerJob, tmp_path: Path) -> None:
+    for name in ("rows.tsv", "rows.txt", "rows"):
+        conll(tmp_path / name, tagger.train[2:5])
+        found = prepared(tagger, {"file": str(tmp_path / name)}, id="id", format="conll")
+        assert found.request.forget == (2, 3, 4)
+        assert len(prepared(tagger, {"file": str(tmp_path / name)}, format="conll").request.forget) == 3, "by content"
+
+
 def test_the_record_does_not_keep_the_mention(tagger: TaggerJob) -> None:
     erased = unlearn(
         tagger.model, tagger.train, forget=RequestConfig(mention="river river"), held_out=tagger.held_out,

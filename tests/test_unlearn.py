@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from conftest import Job
-from expunge import AuditConfig, DeepCUT, StopConfig, TrainingConfig, UsageError, unlearn
+from expunge import AuditConfig, DeepCUT, RequestConfig, StopConfig, TrainingConfig, UsageError, unlearn
 from expunge.models import weights_sha256
 from expunge.summary import warnings
 
@@ -205,3 +205,27 @@ def test_problems_of_objects_are_told_at_once(objects) -> None:
     message = str(error.value)
     for word in ("tokenizer", "nobody", "'wind'"):
         assert word in message
+
+
+def test_a_procedure_leaves_a_report_too(objects, tmp_path: Path) -> None:
+    """Task vectors have candidates instead of steps: the report draws them, the record says which was kept."""
+    model, tokenizer, train, held_out, ids = objects
+    erased = unlearn(model, train, "task-vector", forget=ids, held_out=held_out, tokenizer=tokenizer, **QUICK)
+    erased.save(str(tmp_path / "erased"))
+    assert erased.record.training["kept_step"] in range(1, 7)
+    assert f"candidate {erased.record.training['kept_step']} of 6" in erased.record.training["reason"]
+    assert "candidate (0: the original)" in (tmp_path / "erased" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_class_erased_whole_is_pushed_to_zero_though_calibration_has_nothing_else(objects) -> None:
+    """No retained record has the class: there is no calibration accuracy to stop at, and none to lose."""
+    model, tokenizer, train, held_out, _ = objects
+    music = held_out[held_out["label"] == "music"]
+    erased = unlearn(
+        model, train, "gradient-difference", forget=RequestConfig(label="music"), held_out=held_out, calibration=music,
+        tokenizer=tokenizer, overlap="drop", **{**QUICK, "training": TrainingConfig(min_steps=30, learning_rate=2e-3)},
+    )  # fmt: skip
+    checks = erased.record.training["checks"]
+    assert all(check["unknown"] == 1.0 and check["calibration"] == 0.0 for check in checks)
+    assert checks[-1]["forget"] <= 1 / 3
+    assert checks[0]["forget_confidence"] > 0.9

@@ -97,7 +97,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     training = found.run(read_columns, config, inputs.train, config.data.train, "data.train", config.data.train_split)
     train = found.run(read_records, training, config, kind, "data.train", True) if training and kind else None
     content_key = _content_key(config, kind)
-    ids = found.run(read_request, config.request, config.data.id, content_key, inputs.forget)
+    ids = found.run(read_request, config.request, config.data.id, content_key, inputs.forget, config.data.format)
     selected = found.run(_selected, config.request, training, train, kind) if training else None
     request = None
     if train is not None and (ids or selected or config.request.fraction is not None):
@@ -152,7 +152,7 @@ def _selected(
     if train is None or kind is None:
         return None
     if request.mention is not None:
-        return mentioning(train.texts, request.mention)
+        return mentioning(train.texts, request.mention, apart=not train.of_words)
     if request.label is None:
         return None
     if found := kind.task.labelled(train.labels, request.label, kind.names):

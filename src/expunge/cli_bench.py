@@ -7,12 +7,9 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["app"]
-
-app = typer.Typer(help="Benchmark methods beside models retrained without the records.", no_args_is_help=True)
+__all__ = ["run", "table"]
 
 
-@app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="A benchmark, such as benchmarks/encoders.toml.")],
     data: Annotated[Path, typer.Option(help="Folder the data sets lie in.")],
@@ -37,7 +34,6 @@ def run(
     print(f"{done} cells run; the results are in {out}")
 
 
-@app.command()
 def table(
     results: Annotated[Path, typer.Argument(help="A folder of results, as `expunge bench run` fills it.")],
     out: Annotated[Path, typer.Option(help="Folder for table.md, table.json and table.html.")],
