@@ -30,12 +30,12 @@ demo: install  ## Fine-tune a real model, erase records, compare with retraining
 	$(BIN)/expunge demo --out demo-output
 
 fmt: install-dev  ## Format the code
-	$(BIN)/ruff check --fix --quiet src tests examples
-	$(BIN)/ruff format --quiet src tests examples
+	$(BIN)/ruff check --fix --quiet src tests examples benchmarks
+	$(BIN)/ruff format --quiet src tests examples benchmarks
 
 lint: install-dev  ## Check style and likely mistakes
-	$(BIN)/ruff check --quiet src tests examples
-	$(BIN)/ruff format --check --quiet src tests examples
+	$(BIN)/ruff check --quiet src tests examples benchmarks
+	$(BIN)/ruff format --check --quiet src tests examples benchmarks
 
 types: install-dev  ## Check types
 	$(BIN)/basedpyright --level error
