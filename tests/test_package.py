@@ -21,7 +21,9 @@ LAYERS = [
     {
         "models",
         "sisa",
+        "data.condition",
         "data.conll",
+        "data.mention",
         "data.sources",
         "data.duplicates",
         "data.held_out",
