@@ -265,7 +265,10 @@ def _summary_lines(summary: list[dict[str, Any]]) -> list[str]:
         cells.append(f"{row['cells']} of {row['planned']}")
         lines.append("| " + " | ".join(cells) + " |")
     if any(row["noted"] for row in summary):
-        lines += ["", "† some of its cells are of an earlier run: see the foot of their blocks."]
+        lines += [
+            "",
+            "† some of its cells have a remark, such as that they are of an earlier run: see the foot of their blocks.",
+        ]
     return lines
 
 
@@ -276,8 +279,8 @@ def _block_lines(block: dict[str, Any]) -> list[str]:
     n, retrained, original = block["n"], block["retrained"], block["original"]
     lines += [
         f"{n['forget']} records to forget, {n['retain']} retained ({n['retain F1'][0]} scored), {n['test F1'][0]} test "
-        f"records, {n['membership AUC'][1]} of them beside the forget records for the AUC; {retrained['models']} retrained "
-        f"models; on {', '.join(block['devices'])}.",
+        f"records for utility and {n['membership AUC'][1]} beside the forget records for the AUC; "
+        f"{retrained['models']} retrained models; on {', '.join(block['devices'])}.",
         "",
         "| model | seeds | forget F1 | (accuracy) | retain F1 | (accuracy) | test F1 | (accuracy) | membership AUC | "
         "mean gap | per record | passes | time |",
