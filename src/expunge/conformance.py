@@ -17,7 +17,7 @@ from expunge.config import TrainingConfig
 from expunge.errors import UndeclaredNeedError
 from expunge.fit import arguments
 from expunge.methods.base import NEEDS, Method, Procedure
-from expunge.models import find_head
+from expunge.models import head_of
 from expunge.options import Options
 from expunge.preparation import Preparation, prepared_state
 from expunge.reference import Reference
@@ -112,7 +112,7 @@ class _Stage:
         self.order = list(order if order is not None else range(len(job.forget)))
         self.records = {"forget": job.forget.take(self.order), "retain": job.retain}
         self.model = job.model(0).eval()
-        self.head = find_head(self.model, job.task.collate(job.retain, [0]))
+        self.head = head_of(self.model, job.task, job.retain)
         self.reference = Reference(self.model, job.task, self.records)
         self.a_pass = -(-len(job.forget) // _BATCH)
         before = {name: p.detach().clone() for name, p in self.model.named_parameters()}

@@ -63,8 +63,7 @@ class Erased:
         task = self.prepared.task
         rows = task.as_texts(texts)
         encoded = task.encode_texts(rows)
-        device = next(self.model.parameters()).device
-        head = model_loading.find_head(self.model, task.collate(encoded, [0]).to(device))
+        head = model_loading.head_of(self.model, task, encoded)
         _, logits = run_over(self.model, head, encoded, task, keep_hidden=False)
         return task.by_record(rows, encoded, logits.softmax(dim=-1).numpy())
 

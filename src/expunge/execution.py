@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -182,17 +182,13 @@ class Run:
 
     def _score(self, model: Any, encoded: dict[str, Encoded], name: str) -> Tables:
         source = {group: "retain sample" if group == "retain" else group for group in _GROUPS}
-        head = self._head(model, encoded)
+        head = model_loading.head_of(model, self.prepared.task, encoded["forget"])
         size = self.prepared.config.audit.batch_size
         with self._timed("score"), self.progress.stage(name, sum(len(encoded[s]) for s in source.values())) as advance:
             return {
                 group: score(model, head, encoded[key], self.prepared.task, batch_size=size, advance=advance)
                 for group, key in source.items()
             }
-
-    def _head(self, model: Any, encoded: dict[str, Encoded]) -> model_loading.Head:
-        probe = self.prepared.task.collate(encoded["forget"], [0])
-        return model_loading.find_head(model, probe.to(next(model.parameters()).device))
 
     def _unlearning(self, encoded: dict[str, Encoded]) -> Unlearning:
         prepared = self.prepared
@@ -204,17 +200,6 @@ class Run:
             label_names=prepared.task.label_names, base=config.retrain.base, recipe=prepared.recipe,
             batch_size=config.audit.batch_size, trust_remote_code=config.model.trust_remote_code,
             progress=self.progress,
-        )  # fmt: skip
-
-    def _fit(self, encoded: dict[str, Encoded], name: str) -> Callable[[int], Any] | None:
-        retrain, recipe, task = self.prepared.config.retrain, self.prepared.recipe, self.prepared.task
-        if retrain.base is None or recipe is None:
-            return None
-        records = encoded["retain"]
-        base = retrain.base
-        return lambda seed: fit(
-            base, task, records, recipe, seed=seed, label_names=task.label_names, progress=self.progress, name=name,
-            trust_remote_code=self.prepared.config.model.trust_remote_code,
         )  # fmt: skip
 
     def _retraining_passes(self, encoded: dict[str, Encoded]) -> float | None:
@@ -230,18 +215,20 @@ class Run:
             self._load(retrain.base, "retrain.base", new_head={"num_labels": len(self.prepared.task.label_names)})
 
     def _retrained(self, encoded: dict[str, Encoded]) -> tuple[list[Tables], list[dict[str, Any]]]:
-        config, recipe = self.prepared.config, self.prepared.recipe
+        config, recipe, task = self.prepared.config, self.prepared.recipe, self.prepared.task
         tables, described = [], []
         for path in config.retrain.models:
             model = self._load(path, "retrain.models")
             tables.append(self._score(model, encoded, f"scoring {path}"))
             described.append({"path": path, "sha256": model_loading.weights_sha256(model)})
-        if config.retrain.enabled and recipe is not None:
+        if config.retrain.enabled and config.retrain.base is not None and recipe is not None:
             for seed in config.retrain.seeds or (recipe.seed,):
-                make = self._fit(encoded, f"retraining without the records (seed {seed})")
-                assert make is not None
                 with self._timed("retrain"):
-                    model = make(seed)
+                    model = fit(
+                        config.retrain.base, task, encoded["retain"], recipe, seed=seed, label_names=task.label_names,
+                        progress=self.progress, name=f"retraining without the records (seed {seed})",
+                        trust_remote_code=config.model.trust_remote_code,
+                    )  # fmt: skip
                 tables.append(self._score(model, encoded, f"scoring the retrained model (seed {seed})"))
                 described.append({"seed": seed, "sha256": model_loading.weights_sha256(model)})
         return tables, described

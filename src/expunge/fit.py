@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from expunge.config import Recipe, TrainingConfig
-from expunge.models import load_model
+from expunge.models import head_sizes, load_model
 from expunge.progress import Progress, trainer_stage
 from expunge.tasks.base import Encoded
 
@@ -81,12 +81,11 @@ def fit(
     from transformers import set_seed
 
     set_seed(seed)
-    names = dict(enumerate(label_names))
     model = load_model(
         base,
         task.auto_class,
         where="retrain.base",
-        new_head={"num_labels": len(names), "id2label": names, "label2id": {n: i for i, n in names.items()}},
+        new_head=head_sizes(label_names),
         trust_remote_code=trust_remote_code,
     )
 

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["contrastive_unlearning", "cosine", "masked_logsumexp", "mean_over", "mixed_similarities", "reversed_focl"]
+__all__ = [
+    "contrastive_unlearning",
+    "cosine",
+    "kl",
+    "masked_logsumexp",
+    "mean_over",
+    "mixed_similarities",
+    "reversed_focl",
+]
 
 
 def cosine(anchors: Tensor, partners: Tensor) -> Tensor:
@@ -110,6 +118,13 @@ def contrastive_unlearning(
     away = constant if class_form else torch.where(torch.isinf(away), constant, away)
     has_other = counts > 0
     return torch.where(has_other, away - toward, torch.zeros_like(toward)), has_other
+
+
+def kl(p: Tensor, q: Tensor) -> Tensor:
+    """Mean over units of KL(p || q), in nats, for (U, C) logits of each, of one dtype; 0 without units."""
+    return functional.kl_div(q.log_softmax(dim=-1), p.log_softmax(dim=-1), reduction="sum", log_target=True) / max(
+        1, len(p)
+    )
 
 
 def mean_over(values: Tensor, counts: Tensor, classes: Tensor | None = None) -> Tensor:

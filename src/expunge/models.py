@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from expunge.errors import Problem, RunError, UsageError
-from expunge.tasks.base import Batch
+from expunge.tasks.base import Batch, Encoded
 
 __all__ = [
-    "Head", "find_head", "inspect_folder", "is_local", "load_config", "load_model", "load_tokenizer", "weights_sha256",
+    "Head", "find_head", "head_of", "head_sizes", "inspect_folder", "is_local", "load_config", "load_model",
+    "load_tokenizer", "weights_sha256",
 ]  # fmt: skip
 
 _PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -208,6 +210,21 @@ class Head:
         ids = batch.inputs["input_ids"]
         positions = torch.arange(ids.shape[1], device=ids.device)
         return (positions * (ids != self.pad_token_id)).argmax(dim=1)
+
+
+def head_sizes(label_names: Sequence[str]) -> dict[str, Any]:
+    """`new_head` of `load_model` for these classes."""
+    names = dict(enumerate(label_names))
+    return {"num_labels": len(names), "id2label": names, "label2id": {name: i for i, name in names.items()}}
+
+
+def head_of(model: Any, task: Any, encoded: Encoded) -> Any:
+    """`find_head`, with the first of some records as the probe.
+
+    Raises:
+        UsageError: As `find_head`.
+    """
+    return find_head(model, task.collate(encoded, [0]).to(next(model.parameters()).device))
 
 
 def find_head(model: Any, probe: Batch) -> Head:

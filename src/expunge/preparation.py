@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from expunge.methods.base import Method, MethodContext, State
-from expunge.models import find_head
+from expunge.models import head_of
 from expunge.scoring import run_over
 from expunge.tasks.base import Encoded
 
@@ -43,7 +43,7 @@ def prepared_state(
     def logits(other: Any, encoded: Encoded) -> Tensor:
         nonlocal passes
         passes += len(encoded) / 3
-        head = find_head(other, task.collate(encoded, [0]).to(next(other.parameters()).device))
+        head = head_of(other, task, encoded)
         return run_over(other, head, encoded, task, keep_hidden=False)[1]
 
     def fresh(seed: int) -> Any:
@@ -56,7 +56,7 @@ def prepared_state(
         was_training = model.training
         model.eval().zero_grad()
         device = next(model.parameters()).device
-        head = find_head(model, task.collate(forget, [0]).to(device))
+        head = head_of(model, task, forget)
         for start in range(0, len(forget), 32):
             batch = task.collate(forget, range(start, min(start + 32, len(forget)))).to(device)
             _, outputs = head.run(model, batch)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from expunge import losses
 from expunge.errors import UndeclaredNeedError
 
 if TYPE_CHECKING:
@@ -79,6 +80,10 @@ class Scores:
         hidden, labels = self._queued
         return torch.cat([self._hidden, hidden.to(self._hidden.dtype)]), torch.cat([self.labels, labels])
 
+    def of_units(self, values: Tensor) -> Tensor:
+        """(U, ...) rows of a method's state, which has one a unit of the group, that belong to these units."""
+        return values.to(self.unit_index.device)[self.unit_index]
+
     def averaged_over(self, average: str) -> Tensor | None:
         """(U,) classes to average a term over first, or None for its plain mean over units.
 
@@ -108,9 +113,7 @@ class Scores:
 
     def kl_from(self, teacher: Tensor, temperature: float = 1.0) -> Tensor:
         """Mean over units of KL(teacher || model), in nats, for (U, C) teacher logits, both divided by the temperature."""
-        mine = (self.logits / temperature).log_softmax(dim=-1)
-        theirs = (teacher.to(self.logits.dtype) / temperature).log_softmax(dim=-1)
-        return functional.kl_div(mine, theirs, reduction="sum", log_target=True) / max(1, len(mine))
+        return losses.kl(teacher.to(self.logits.dtype) / temperature, self.logits / temperature)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-__all__ = ["Interval", "auc", "bootstrap", "macro_f1", "wilson"]
+__all__ = ["Interval", "auc", "bootstrap", "macro_f1", "noise_floor", "wilson"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -57,6 +57,18 @@ def macro_f1(labels: NDArray[Any], predictions: NDArray[Any], classes: int) -> f
     said = np.bincount(predictions, minlength=classes)
     present = truth > 0
     return float((2 * hits[present] / (truth[present] + said[present])).mean())
+
+
+def noise_floor(values: Sequence[Any]) -> float | None:
+    """Mean absolute difference of each value to the mean of the others; None for fewer than two.
+
+    Args:
+        values: One figure a model, or one array of figures of equal shape.
+    """
+    if len(values) < 2:
+        return None
+    others = [np.mean([v for j, v in enumerate(values) if j != i], axis=0) for i in range(len(values))]
+    return float(np.mean([np.abs(v - o).mean() for v, o in zip(values, others, strict=True)]))
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:

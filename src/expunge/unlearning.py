@@ -12,7 +12,7 @@ import numpy as np
 from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.fit import arguments, fit, plain, train
 from expunge.methods.base import Procedure, ProcedureContext
-from expunge.models import find_head
+from expunge.models import head_of
 from expunge.preparation import Preparation
 from expunge.progress import Progress, trainer_stage
 from expunge.scoring import score
@@ -199,7 +199,7 @@ class Unlearning:
 
         def look(model: Any) -> tuple[float, float, float, float, float, int]:
             self._check_passes += sum(map(len, samples)) / 3
-            head = find_head(model, self.task.collate(samples[0], [0]).to(next(model.parameters()).device))
+            head = head_of(model, self.task, samples[0])
             tables = [
                 score(model, head, sample, self.task, batch_size=self.batch_size, keep_hidden=False)
                 for sample in samples

@@ -12,7 +12,7 @@ import numpy as np
 from expunge.options import Options
 from expunge.record import Measurement
 from expunge.scoring import ScoreTable
-from expunge.stats import Interval, bootstrap
+from expunge.stats import Interval, bootstrap, noise_floor
 
 __all__ = ["Audit", "AuditContext", "AuditResult", "Tables"]
 
@@ -80,10 +80,7 @@ class AuditContext:
     ) -> list[Measurement]:  # fmt: skip
         """One measurement a model, with its gap to the retrained models' mean and the noise floor among them."""
         retrained = self.values("retrained", groups, read, statistic) if self.models.get("retrained") else []
-        floor = None
-        if len(retrained) > 1:
-            others = [np.mean([v for j, v in enumerate(retrained) if j != i]) for i in range(len(retrained))]
-            floor = float(np.mean([abs(v - o) for v, o in zip(retrained, others, strict=True)]))
+        floor = noise_floor(retrained)
         found = []
         for model, tables in self.models.items():
             if not tables:

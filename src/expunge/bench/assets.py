@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from expunge.config import Recipe
 from expunge.fit import device, fit
 from expunge.folders import whole_file, whole_folder
 from expunge.metrics import headline
-from expunge.models import find_head, load_model
+from expunge.models import head_of, load_model
 from expunge.scoring import ScoreTable, score
 from expunge.tasks.base import Encoded
 
@@ -101,6 +101,19 @@ class Assets:
         finally:
             lock.release()
 
+    def once(self, name: str, make: Callable[[Path], None]) -> Path:
+        """A file or folder of the work folder, made now if no worker has made it yet.
+
+        Raises:
+            Busy: Another worker is making it.
+        """
+        path = self.file(name)
+        if not path.exists():
+            with self.locked(name):
+                if not path.exists():
+                    make(path)
+        return path
+
     def encoded(self, part: str, positions: Sequence[int] | None = None) -> Encoded:
         """Records of train, dev or test, tokenised; all, or those at `positions`."""
         whole = self._encoded_parts[part]
@@ -115,11 +128,7 @@ class Assets:
 
         One model is trained for each length, with a seed that no original and no retrained model has.
         """
-        file = self.file("recipe.json")
-        if not file.is_file():
-            with self.locked("recipe"):
-                if not file.is_file():
-                    whole_file(file, json.dumps(self._choose(), indent=1))
+        file = self.once("recipe.json", lambda file: whole_file(file, json.dumps(self._choose(), indent=1)))
         chosen = json.loads(file.read_text())
         return replace(self.config.recipe, epochs=float(chosen["epochs"])), chosen
 
@@ -149,11 +158,11 @@ class Assets:
 
     def scored(self, model: Any, groups: Mapping[str, Encoded]) -> Tables:
         """Scores of groups of records under a model."""
-        found = {}
-        for group, encoded in groups.items():
-            head = find_head(model, self.task.collate(encoded, [0]).to(device()))
-            found[group] = score(model, head, encoded, self.task, batch_size=128, keep_hidden=False)
-        return found
+        head = head_of(model, self.task, next(iter(groups.values())))
+        return {
+            group: score(model, head, encoded, self.task, batch_size=128, keep_hidden=False)
+            for group, encoded in groups.items()
+        }
 
     def groups(self, request: Request) -> dict[str, Encoded]:
         """The records a cell is measured on: all to forget, a sample of the retained, and test records."""
@@ -170,47 +179,42 @@ class Assets:
 
     def original(self, seed: int) -> Any:
         """The original of a seed, on the device, trained at first use."""
-        folder = self.file(f"original-{seed}")
-        if not folder.is_dir():
-            with self.locked(f"original-{seed}"):
-                if not folder.is_dir():
-                    recipe, _ = self.recipe()
-                    start = time.perf_counter()
-                    model = self.trained(self.encoded("train"), recipe, seed=seed, name=f"{self.name}: original {seed}")
-                    seconds = time.perf_counter() - start
-                    with whole_folder(folder) as beside:
-                        model.save_pretrained(beside)
-                        (beside / "seconds.json").write_text(json.dumps(seconds))
+
+        def make(folder: Path) -> None:
+            recipe, _ = self.recipe()
+            model = self.trained(self.encoded("train"), recipe, seed=seed, name=f"{self.name}: original {seed}")
+            with whole_folder(folder) as beside:
+                model.save_pretrained(beside)
+
+        folder = self.once(f"original-{seed}", make)
         return load_model(str(folder), self.task.auto_class, where="original").to(device())
 
     def original_tables(self, request: Request, seed: int) -> Tables:
         """Scores of an original on a request's groups."""
-        file = self.file(f"{request.name}-original-{seed}.npz")
-        if not file.is_file():
-            with self.locked(f"{request.name}-original-{seed}"):
-                if not file.is_file():
-                    _save(file, self.scored(self.original(seed), self.groups(request)))
-        return _load(file)
+
+        def make(file: Path) -> None:
+            _save(file, self.scored(self.original(seed), self.groups(request)))
+
+        return _load(self.once(f"{request.name}-original-{seed}.npz", make))[0]
 
     def retrained(self, request: Request) -> tuple[list[Tables], list[float]]:
         """Scores of every model retrained without the requested records, and the seconds each training took."""
-        found, seconds = [], []
-        for seed in self.config.matrix.retrain_seeds:
-            file = self.file(f"{request.name}-retrained-{seed}.npz")
-            if not file.is_file():
-                with self.locked(f"{request.name}-retrained-{seed}"):
-                    if not file.is_file():
-                        recipe, _ = self.recipe()
-                        records = self.encoded("train", request.retain)
-                        start = time.perf_counter()
-                        name = f"{self.name} without {request.name}: retrained {seed}"
-                        model = self.trained(records, recipe, seed=seed, name=name)
-                        took = time.perf_counter() - start
-                        _save(file, self.scored(model, self.groups(request)), seconds=took)
-            found.append(_load(file))
-            with np.load(file) as stored:
-                seconds.append(float(stored["seconds"]))
-        return found, seconds
+
+        def make(file: Path, seed: int) -> None:
+            recipe, _ = self.recipe()
+            records = self.encoded("train", request.retain)
+            start = time.perf_counter()
+            name = f"{self.name} without {request.name}: retrained {seed}"
+            model = self.trained(records, recipe, seed=seed, name=name)
+            took = time.perf_counter() - start
+            _save(file, self.scored(model, self.groups(request)), seconds=took)
+
+        files = [
+            self.once(f"{request.name}-retrained-{seed}.npz", partial(make, seed=seed))
+            for seed in self.config.matrix.retrain_seeds
+        ]
+        stored = [_load(file) for file in files]
+        return [tables for tables, _ in stored], [more["seconds"] for _, more in stored]
 
 
 def _save(file: Path, tables: Tables, **more: float) -> None:
@@ -225,14 +229,16 @@ def _save(file: Path, tables: Tables, **more: float) -> None:
     beside.replace(file)
 
 
-def _load(file: Path) -> Tables:
+def _load(file: Path) -> tuple[Tables, dict[str, float]]:
+    """What `_save` was given."""
     tables: dict[str, dict[str, Any]] = {}
+    more: dict[str, float] = {}
     with np.load(file, allow_pickle=False) as stored:
         for key in stored.files:
             group, dot, name = key.partition(".")
             if dot:
                 tables.setdefault(group, {})[name] = stored[key]
-    return {
-        group: ScoreTable(**values, hidden=np.zeros((len(values["labels"]), 0), dtype=np.float32))
-        for group, values in tables.items()
-    }
+            else:
+                more[key] = float(stored[key])
+    hidden = {group: np.zeros((len(values["labels"]), 0), dtype=np.float32) for group, values in tables.items()}
+    return {group: ScoreTable(**values, hidden=hidden[group]) for group, values in tables.items()}, more

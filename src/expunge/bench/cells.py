@@ -20,10 +20,10 @@ from expunge.config import StopConfig
 from expunge.errors import NonFiniteLossError
 from expunge.folders import whole_file
 from expunge.methods.sisa import Sisa
-from expunge.metrics import ACCURACY, ENTITY_F1, Metric, macro_f1_over
+from expunge.metrics import ACCURACY, ENTITY_F1, macro_f1_over
 from expunge.record import environment
 from expunge.scoring import ScoreTable
-from expunge.stats import auc, bootstrap
+from expunge.stats import auc, bootstrap, noise_floor
 from expunge.stopping import Check, best, distance
 from expunge.unlearning import Outcome, Unlearning
 
@@ -41,13 +41,9 @@ def figures(assets: Assets) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
     for group in ("forget", "retain", "test"):
         for name, metric in (("F1", f1), ("accuracy", ACCURACY)):
-            found[f"{group} {name}"] = ([group], metric.read, _statistic(metric))
+            found[f"{group} {name}"] = ([group], metric.read, metric.statistic)
     found["membership AUC"] = (["forget", "unseen"], lambda table: table.record_margins, auc)
     return found
-
-
-def _statistic(metric: Metric) -> Callable[..., float]:
-    return lambda rows: metric.statistic(rows)
 
 
 def measured(assets: Assets, tables: Tables, original: Tables, retrained: list[Tables]) -> dict[str, Any]:
@@ -74,28 +70,20 @@ def measured(assets: Assets, tables: Tables, original: Tables, retrained: list[T
             "original": statistic(*(read(original[group]) for group in groups)),
             "retrained": others,
             "gap": abs(interval.value - float(np.mean(others))),
-            "noise_floor": _floor([np.array(v) for v in others]),
+            "noise_floor": noise_floor(others),
         }
     margins = [_clipped(t) for t in retrained]
     rows["per record"] = {
         "n": [len(margins[0])],
         "gap": float(np.abs(_clipped(tables) - np.mean(margins, axis=0)).mean()),
         "original": float(np.abs(_clipped(original) - np.mean(margins, axis=0)).mean()),
-        "noise_floor": _floor(margins),
+        "noise_floor": noise_floor(margins),
     }
     return {name: _rounded(row) for name, row in rows.items()}
 
 
 def _clipped(tables: Tables) -> np.ndarray:
     return np.clip(tables["forget"].record_margins, -CLIP, CLIP)
-
-
-def _floor(values: list[np.ndarray]) -> float | None:
-    if len(values) < 2:
-        return None
-    total = np.sum(values, axis=0)
-    others = [(total - value) / (len(values) - 1) for value in values]
-    return float(np.mean([np.abs(v - o).mean() for v, o in zip(values, others, strict=True)]))
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:
@@ -205,11 +193,10 @@ def _chosen(assets: Assets, name: str) -> tuple[Trial, list[dict[str, Any]]]:
     if len(trials) == 1:
         return trials[0], []
     settings = json.dumps([_settings(trial) for trial in trials], sort_keys=True)
-    file = assets.file(f"tuned-{name}-{hashlib.sha256(settings.encode()).hexdigest()[:10]}.json")
-    if not file.is_file():
-        with assets.locked(f"tuned-{name}"):
-            if not file.is_file():
-                whole_file(file, json.dumps([_tried(assets, trial) for trial in trials], indent=1))
+    file = assets.once(
+        f"tuned-{name}-{hashlib.sha256(settings.encode()).hexdigest()[:10]}.json",
+        lambda file: whole_file(file, json.dumps([_tried(assets, trial) for trial in trials], indent=1)),
+    )
     tried = json.loads(file.read_text())
     distances = [row["distance"] if row["distance"] is not None else float("inf") for row in tried]
     return trials[int(np.argmin(distances))], tried

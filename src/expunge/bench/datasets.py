@@ -152,15 +152,13 @@ def requests(split: Split, data: DataSet, matrix: Matrix) -> list[Request]:
     for fraction in matrix.fractions:
         found.append(random_request(split, fraction, seed=0, name=f"random-{fraction * 100:g}%"))
     if matrix.by_class and data.erase:
-        numbers = {i for i, name in enumerate(split.label_names) if name == data.erase or name[1:] == f"-{data.erase}"}
-        if not numbers:
-            known = ", ".join(split.label_names)
-            raise UsageError(Problem("erase", f'"{data.erase}" is no class or type', f"Known: {known}."))
-        forget = _holding(split.train, numbers)
+        labelled = registry.find("tasks", split.task_name).labelled
+        forget, unseen = (
+            tuple(labelled(part.labels, data.erase, split.label_names)) for part in (split.train, split.test)
+        )
         if not 0 < len(forget) < len(split.train):
             what = f'"{data.erase}" is in {len(forget)} of {len(split.train)} records'
             raise UsageError(Problem("erase", what, "Name one that some records have, and some have not."))
-        unseen = _holding(split.test, numbers)
         if not 0 < len(unseen) < len(split.test):
             what = f'"{data.erase}" is in {len(unseen)} of {len(split.test)} test records'
             raise UsageError(Problem("erase", what, "Take more test records, or another class."))
@@ -177,13 +175,6 @@ def random_request(split: Split, fraction: float, *, seed: int, name: str) -> Re
     forget = tuple(sorted(drawn.tolist()))
     everything = tuple(range(len(split.test)))
     return Request(name, forget, tuple(sorted(set(range(len(split.train))) - set(forget))), everything, everything)
-
-
-def _holding(records: Records, numbers: set[int]) -> tuple[int, ...]:
-    def held(label: Any) -> set[int]:
-        return {label} if isinstance(label, int) else set(label)
-
-    return tuple(i for i, label in enumerate(records.labels) if held(label) & numbers)
 
 
 def make_task(split: Split, tokenizer: Any, max_length: int) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from expunge.bench.assets import Assets, Tables
 from expunge.bench.datasets import Request
 from expunge.fit import device
-from expunge.models import find_head
+from expunge.models import head_of
 from expunge.scoring import run_over, table_of
 from expunge.sisa.ensemble import log_mean
 from expunge.sisa.manifest import Members
@@ -84,7 +84,7 @@ def sisa_after(assets: Assets, request: Request, seed: int) -> AfterErasure:
                 stages += plan.slices - first[shard] + 1
                 seconds += time.perf_counter() - clock.started
             member = shards.whole(shard, place / stage_folder(shard, plan.slices)).to(device())
-        head = find_head(member, assets.task.collate(retain, [0]).to(device()))
+        head = head_of(member, assets.task, retain)
         for group, encoded in groups.items():
             logits[group].append(run_over(member, head, encoded, assets.task, batch_size=128, keep_hidden=False)[1])
     tables = {group: table_of(log_mean(logits[group]), groups[group], assets.task) for group in groups}

@@ -91,11 +91,12 @@ def run_matrix(
     }
     found.finish()
     tokenizer = load_tokenizer(base, where="--base")
+    hashed = _weights_hash(base)
     shared = []
     for name, split in splits.items():
         assert split is not None
         own = wanted[name] or []
-        assets = Assets(name, split, config, base, _weights_hash(base), tokenizer, work, say)
+        assets = Assets(name, split, config, base, hashed, tokenizer, work, say)
         shared.append((assets, own))
         _list_ids(out, assets, own)
     todo = [cell for cell in cells(config, shared) if fnmatch(cell.name, only)]

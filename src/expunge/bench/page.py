@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from expunge.figures import Sheet
@@ -12,13 +11,14 @@ __all__ = ["page"]
 
 def page(table: dict[str, Any]) -> str:
     """The page for what `expunge.bench.table.build_table` gives. Everything shown is escaped."""
-    from markupsafe import Markup, escape
+    from markdown_it import MarkdownIt
+    from markupsafe import Markup
 
     from expunge.bench.table import markdown
 
     parts = [_gap_against_cost(block) for block in table["blocks"] if "retrained" in block]
     figures = Markup("").join(Markup("<figure>{}</figure>").format(Markup(svg)) for svg in parts)
-    body = _html(markdown(table), escape, Markup)
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown(table))
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>Expunge benchmark</title>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'><style>"
@@ -49,33 +49,3 @@ def _gap_against_cost(block: dict[str, Any]) -> str:
     title = f"{block['data']}, {block['request']}"
     axis.set_title(title)
     return sheet.svg(title)
-
-
-def _html(text: str, escape: Any, markup: Any) -> Any:
-    """The few forms of Markdown that the table uses, as HTML."""
-    out, table = [], False
-    for line in text.splitlines():
-        row = line.startswith("|")
-        if table and not row:
-            out.append("</table>")
-        if row and set(line) <= set("|-"):
-            continue
-        if row:
-            tag = "td" if table else "th"
-            cells = [_inline(cell.strip(), escape) for cell in line.strip("|").split("|")]
-            out.append(("" if table else "<table>") + "<tr>" + "".join(f"<{tag}>{c}</{tag}>" for c in cells) + "</tr>")
-        elif heading := re.match(r"(#+) (.*)", line):
-            level = len(heading[1])
-            out.append(f"<h{level}>{_inline(heading[2], escape)}</h{level}>")
-        elif line:
-            out.append(f"<p>{_inline(line, escape)}</p>")
-        table = row
-    if table:
-        out.append("</table>")
-    return markup("\n".join(out))
-
-
-def _inline(text: str, escape: Any) -> str:
-    safe = str(escape(text))
-    safe = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", safe)
-    return re.sub(r"`(.+?)`", r"<code>\1</code>", safe)

@@ -50,8 +50,7 @@ class BadTeacher(Method):
         return {"teacher": context.logits(untrained, context.forget)}
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        unit = step.forget.unit_index
-        teacher = step.state["teacher"].to(unit.device)[unit]
+        teacher = step.forget.of_units(step.state["teacher"])
         return {
             "retain": step.retain.kl_from(step.retain.reference, self.temperature),
             "forget": self.forget_weight * step.forget.kl_from(teacher, self.temperature),

@@ -17,14 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["KGA"]
 
 
-def divergence(model: Tensor, other: Tensor) -> Tensor:
-    """Mean over units of KL(model || other), in nats, for (U, C) logits of each; 0 without units."""
-    from torch.nn import functional
-
-    mine, theirs = model.log_softmax(dim=-1), other.to(model.dtype).log_softmax(dim=-1)
-    return functional.kl_div(theirs, mine, reduction="sum", log_target=True) / max(1, len(mine))
-
-
 @dataclass(frozen=True, kw_only=True)
 class KGA(Method):
     """Make the model as strange to the forget records as it is to records never seen.
@@ -59,6 +51,8 @@ class KGA(Method):
     needs_base: ClassVar[bool] = True
 
     def prepare(self, context: MethodContext) -> State:
+        from expunge import losses
+
         if context.fit is None:
             raise RunError("kga: no base model and recipe; give retrain.base and retrain.recipe.")
         if not len(context.unseen):
@@ -67,10 +61,12 @@ class KGA(Method):
         forget_model = context.fit(context.forget, context.seed)
         unseen_model = context.fit(context.unseen, context.seed)
         original, other = (context.logits(model, context.unseen) for model in (context.model, unseen_model))
-        return {"gap": divergence(original, other), "teacher": context.logits(forget_model, context.forget)}
+        return {"gap": losses.kl(original, other), "teacher": context.logits(forget_model, context.forget)}
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        unit = step.forget.unit_index
-        teacher = step.state["teacher"].to(unit.device)[unit]
-        gap = divergence(step.forget.logits, teacher) - step.state["gap"].to(unit.device)
+        from expunge import losses
+
+        logits = step.forget.logits
+        teacher = step.forget.of_units(step.state["teacher"]).to(logits.dtype)
+        gap = losses.kl(logits, teacher) - step.state["gap"].to(logits.device)
         return {"retain": self.alpha * step.retain.kl_from(step.retain.reference), "forget": gap.abs()}

@@ -48,8 +48,7 @@ class RandomLabels(Method):
         return {"labels": torch.from_numpy(context.other_classes("random labels"))}
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        unit = step.forget.unit_index
-        wrong = step.state["labels"].to(unit.device)[unit]
+        wrong = step.forget.of_units(step.state["labels"])
         return {
             "retain": step.retain.cross_entropy(),
             "forget": self.forget_weight * step.forget.cross_entropy(wrong),

@@ -74,8 +74,7 @@ class SalUn(Method):
         return {"labels": torch.from_numpy(context.other_classes("random labels")), **masks}
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        unit = step.forget.unit_index
-        wrong = step.state["labels"].to(unit.device)[unit]
+        wrong = step.forget.of_units(step.state["labels"])
         return {
             "retain": self.alpha * step.retain.cross_entropy(),
             "forget": self.forget_weight * step.forget.cross_entropy(wrong),

@@ -20,7 +20,7 @@ from torch import nn
 
 from expunge.config import Recipe
 from expunge.errors import Problem, RunError, UsageError
-from expunge.models import load_model
+from expunge.models import head_sizes, load_model
 from expunge.record import environment
 from expunge.sisa.manifest import Members
 from expunge.sisa.plan import Plan
@@ -63,12 +63,10 @@ class Shards:
 
     def fresh(self, shard: int) -> Any:
         """The base with a head, and adapters where wanted, that hang on the plan's seed and the shard's number alone."""
-        names = dict(enumerate(self.members.label_names))
-        head = {"num_labels": len(names), "id2label": names, "label2id": {n: i for i, n in names.items()}}
         with _own_randomness(None, self.plan.draw("head", shard)):
             model = load_model(
-                str(self.base), self.members.auto_class, where="the base of the SISA folder", new_head=head,
-                trust_remote_code=self.trust_remote_code,
+                str(self.base), self.members.auto_class, where="the base of the SISA folder",
+                new_head=head_sizes(self.members.label_names), trust_remote_code=self.trust_remote_code,
             )  # fmt: skip
             if self.members.adapter == "lora":
                 torch.manual_seed(self.plan.draw("adapter", shard))
