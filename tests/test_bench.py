@@ -173,12 +173,13 @@ def test_gap_and_noise_floor_by_hand() -> None:
     assert found["membership AUC"]["value"] == 0.5
 
 
-def test_the_committed_table_is_the_committed_results(tmp_path: Path) -> None:
-    results = ROOT / "benchmarks" / "results" / "encoders"
+@pytest.mark.parametrize(("name", "page"), [("encoders", "benchmark"), ("encoders-first-run", "benchmark/first-run")])
+def test_the_committed_table_is_the_committed_results(name: str, page: str, tmp_path: Path) -> None:
+    results = ROOT / "benchmarks" / "results" / name
     write_tables(results, tmp_path)
-    for name in ("table.md", "table.json"):
-        wanted = (ROOT / "docs" / "benchmark" / name).read_text(encoding="utf-8")
-        assert (tmp_path / name).read_text(encoding="utf-8") == wanted, "run `expunge bench table` again"
+    for file in ("table.md", "table.json"):
+        wanted = (ROOT / "docs" / page / file).read_text(encoding="utf-8")
+        assert (tmp_path / file).read_text(encoding="utf-8") == wanted, "run `expunge bench table` again"
     table = build_table(results)
     assert {(b["data"], b["request"]) for b in table["blocks"]} >= {
         (data, request)
@@ -189,6 +190,15 @@ def test_the_committed_table_is_the_committed_results(tmp_path: Path) -> None:
         assert block["retrained"]["models"] >= 5
         assert block["retrained"]["noise_floor"] > 0
         assert all(reason for reason in block["missing"].values()), "an empty cell says why"
+
+
+def test_the_first_run_is_the_whole_matrix() -> None:
+    table = build_table(ROOT / "benchmarks" / "results" / "encoders-first-run")
+    assert len(table["blocks"]) == 12
+    for block in table["blocks"]:
+        assert len(block["rows"]) == 14
+        assert not block["missing"]
+        assert all(row["seeds"] == [0, 1, 2] and not row["failed"] for row in block["rows"])
 
 
 def test_a_failed_cell_is_shown_with_its_reason(tmp_path: Path) -> None:

@@ -51,8 +51,6 @@ def write_tables(results: Path, out: Path) -> list[Path]:
 def build_table(results: Path) -> dict[str, Any]:
     """All cells put together.
 
-    A cell may carry ``notes``: remarks put in by hand, such as that it is of an earlier version; its row is marked.
-
     Returns:
         ``blocks``: one for each data set and request, with rows for the original, the retrained models and each method,
         means over the seeds; ``summary``: one row a method over all blocks; ``data``: how models were trained.
@@ -101,7 +99,6 @@ def _row(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
     done = [cell for cell in cells if "figures" in cell]
     failed = [cell["failed"] for cell in cells if "failed" in cell]
     row: dict[str, Any] = {"method": name, "seeds": sorted(cell["seed"] for cell in done), "failed": failed}
-    row["notes"] = sorted({note for cell in cells for note in cell.get("notes", [])})
     if not done:
         return row
     figures = {}
@@ -162,11 +159,11 @@ def _original(cells: list[dict[str, Any]]) -> dict[str, Any]:
 def _summary(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row a method: mean over the blocks it has a figure in, apart for random requests and whole classes."""
     found: dict[str, dict[str, Any]] = {}
-    counts: dict[str, list[Any]] = defaultdict(lambda: [0, 0, False])  # cells run, cells planned, any of an earlier run
+    counts: dict[str, list[Any]] = defaultdict(lambda: [0, 0])  # cells run, cells planned
     for block in blocks:
         floor = block.get("retrained", {}).get("noise_floor")
         kind = "random" if block["request"].startswith("random-") else "class"
-        first = {"method": "original (nothing done)", "passes": 0.0, "seconds": 0.0, "notes": []}
+        first = {"method": "original (nothing done)", "passes": 0.0, "seconds": 0.0}
         originals = [{**first, **block["original"]}] if "original" in block else []
         for name, reason in block["missing"].items():
             counts[name][1] += len(block["seeds"]) if reason == _NOT_RUN else 0
@@ -176,7 +173,6 @@ def _summary(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
             count = counts[row["method"]]
             count[0] += len(row["seeds"])
             count[1] += len(block["seeds"])
-            count[2] |= bool(row["notes"])
             own = found.setdefault(row["method"], defaultdict(list))
             for name in ("gap", "per_record", "passes", "seconds"):
                 own[f"{kind} {name}"].append(row[name])
@@ -184,8 +180,8 @@ def _summary(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 own[f"{kind} within"].append(row["gap"] <= 2 * floor)
     rows = []
     for method, own in found.items():
-        run, planned, noted = counts[method]
-        row: dict[str, Any] = {"method": method, "cells": run, "planned": planned, "noted": noted}
+        run, planned = counts[method]
+        row: dict[str, Any] = {"method": method, "cells": run, "planned": planned}
         for key, values in own.items():
             row[key] = int(sum(values)) if key.endswith("within") else _mean(values)
             row[f"{key.split()[0]} blocks"] = len(values)
@@ -252,7 +248,7 @@ def _summary_lines(summary: list[dict[str, Any]]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in summary:
-        cells = [row["method"] + (" †" if row["noted"] else "")]
+        cells = [row["method"]]
         for kind in ("random", "class"):
             if f"{kind} gap" not in row:
                 cells += ["no cell"] * (5 if kind == "random" else 4)
@@ -264,10 +260,10 @@ def _summary_lines(summary: list[dict[str, Any]]) -> list[str]:
             cells.append("no floor" if within is None else f"{within} of {row[f'{kind} blocks']}")
         cells.append(f"{row['cells']} of {row['planned']}")
         lines.append("| " + " | ".join(cells) + " |")
-    if any(row["noted"] for row in summary):
+    if any(row["cells"] < row["planned"] for row in summary):
         lines += [
             "",
-            "† some of its cells have a remark, such as that they are of an earlier run: see the foot of their blocks.",
+            "Not all cells are run: these means are over different requests, so compare methods block by block.",
         ]
     return lines
 
@@ -303,13 +299,12 @@ def _block_lines(block: dict[str, Any]) -> list[str]:
     )  # fmt: skip
     for row in block["rows"]:
         if "figures" in row:
-            mark = " †" if row["notes"] else ""
             note = (
                 f" ({len(row['failed'])} of {len(row['failed']) + len(row['seeds'])} failed)" if row["failed"] else ""
             )
             lines.append(
                 _line(
-                    row["method"] + mark + note, len(row["seeds"]), row["figures"], f"{row['gap']:.3f}",
+                    row["method"] + note, len(row["seeds"]), row["figures"], f"{row['gap']:.3f}",
                     f"{row['per_record']:.2f}", f"{row['passes']:.1%}", f"{row['seconds']:.1%}",
                 )
             )  # fmt: skip
@@ -325,9 +320,6 @@ def _block_lines(block: dict[str, Any]) -> list[str]:
             f"The cells were measured in {retrained['sets']} runs, beside retrained models of the same seeds that differ by a "
             "GPU's rounding; shown are those of the first cell.",
         ]
-    notes = sorted({note for row in block["rows"] for note in row["notes"]})
-    if notes:
-        lines += ["", *(f"† {note}." for note in notes)]
     return lines
 
 
