@@ -36,6 +36,13 @@ def test_every_method_conforms(name: str) -> None:
     check_method(registry.find("methods", name))
 
 
+def test_methods_say_where_they_push_forget_units() -> None:
+    found = {n: getattr(registry.find("methods", n), "pushes", None) for n in registry.names("methods")}
+    assert {name for name, where in found.items() if where == "elsewhere"} == {"kga", "scrub"}
+    assert {name for name, where in found.items() if where == "nowhere"} == {"finetune"}
+    assert {name for name, where in found.items() if where is None} == {"retrain", "sisa", "task-vector"}
+
+
 @pytest.mark.parametrize("name", registry.names("audits"))
 def test_every_audit_conforms(name: str) -> None:
     check_audit(registry.find("audits", name))
@@ -200,6 +207,19 @@ class Undocumented(Procedure):
         return context.model
 
 
+@dataclass(frozen=True, kw_only=True)
+class ComesNearer(Sound):
+    pushes: ClassVar[Any] = "away"
+
+    def loss(self, step: Step) -> dict[str, Any]:
+        return {"retain": step.retain.cross_entropy(), "forget": step.forget.cross_entropy()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovesAfterAll(Sound):
+    pushes: ClassVar[Any] = "nowhere"
+
+
 def test_a_sound_method_passes() -> None:
     check_method(Sound)
 
@@ -224,6 +244,8 @@ def test_a_sound_method_passes() -> None:
         (ChangesItsParts, "same scalar parts at every step"),
         (GivesVectors, "same scalar parts at every step"),
         (FitsUnasked, "TypeError"),
+        (ComesNearer, "come nearer to their class"),
+        (MovesAfterAll, "forget units are moved"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )

@@ -7,12 +7,14 @@ import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PrinterCallback
 
+from expunge import losses
 from expunge.config import TrainingConfig
 from expunge.errors import UndeclaredNeedError
 from expunge.fit import arguments
@@ -319,12 +321,59 @@ def _micro_batches(method: Method, job: TinyJob) -> None:
         require(same, f"{name} differs by {float((one - trained[1][name]).abs().max().detach()):.1e} after five steps")
 
 
+def _direction(method: Method, job: TinyJob) -> None:
+    """One small step down the loss, on outputs of a model that is sure of the right classes."""
+    stage = _Stage(method, job)
+    for number in stage.numbers():
+        if method.pushes == "elsewhere" or "forget" not in method.groups(number, stage.a_pass):
+            continue
+        labels = stage.step(number).forget.labels
+        leaves: dict[str, list[Tensor]] = {group: [] for group in _GROUPS}
+
+        def leaf(
+            group: str, tensor: Tensor, leaves: dict[str, list[Tensor]] = leaves, labels: Tensor = labels
+        ) -> Tensor:
+            sure = tensor.detach().clone()
+            if group == "forget" and leaves[group]:  # hidden came first, these are the logits
+                sure = 4.0 * torch.nn.functional.one_hot(labels, tensor.shape[-1]).to(tensor.dtype)
+            leaves[group].append(sure.requires_grad_())
+            return leaves[group][-1]
+
+        step = stage.step(number, change=leaf)
+        hidden, logits = leaves["forget"]
+        grads = torch.autograd.grad(_total(method.loss(step)), [hidden, logits], allow_unused=True)
+        moved = [g is not None and bool(g.any()) for g in grads]
+        if method.pushes == "nowhere":
+            require(not any(moved), f"forget units are moved at step {number}")
+            continue
+        require(any(moved), f"forget units are not moved at step {number}")
+        nearness = (partial(_contrast, partners=leaves["retain"][0], of=step.retain.labels), _log_probability)
+        for of, at, gradient, moves in zip(nearness, (hidden, logits), grads, moved, strict=True):
+            if moves:
+                change = of(at - 1e-4 * gradient, labels) - of(at, labels)
+                require(bool(change < 0), f"forget units come nearer to their class at step {number}, by {change:.1e}")
+
+
+def _log_probability(logits: Tensor, labels: Tensor) -> Tensor:
+    return -torch.nn.functional.cross_entropy(logits, labels)
+
+
+def _contrast(hidden: Tensor, labels: Tensor, *, partners: Tensor, of: Tensor) -> Tensor:
+    """Mean cosine with partners of the same class less that with others, over units that have both."""
+    similarity, same = losses.cosine(hidden, partners), labels[:, None] == of[None, :]
+    both = same.any(dim=1) & ~same.all(dim=1)
+    near = (similarity * same).sum(dim=1)[both] / same.sum(dim=1)[both]
+    far = (similarity * ~same).sum(dim=1)[both] / (~same).sum(dim=1)[both]
+    return (near - far).mean()
+
+
 _RULES: list[tuple[Callable[[Method, TinyJob], None], str]] = [
     (_needs, "`needs` names what the loss reads, all of it and nothing else"),
     (_parts_are_scalars, "the loss is the same scalar parts at every step"),
     (_pure, "the loss is pure: same answer twice, step and settings left as they were"),
     (_finite, "loss and gradients are finite in float32 and bfloat16"),
     (_padding, "padding changes nothing and gets no gradient"),
+    (_direction, "forget units move as it `pushes` them"),
     (_order, "the order of records does not matter"),
     (_micro_batches, "a step cut into micro-batches is the same step"),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from expunge.methods.base import Method, MethodContext, State
 from expunge.options import NonNegative, Positive, PositiveInt, option
@@ -43,6 +43,7 @@ class BadTeacher(Method):
     retain_ratio: PositiveInt = option(2, "retained records drawn for each forget record")
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget.logits", "retain.logits", "retain.reference"})
+    pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "away"
 
     def prepare(self, context: MethodContext) -> State:
         # A seed of its own: that of the run may be the one that the original's head was drawn from.

@@ -84,10 +84,13 @@ class Method(Options):
     Attributes:
         needs: What `loss` reads of a step, of ``forget.hidden``, ``forget.logits``, ``forget.reference`` and the same of
             ``retain``. A group that is not named is not even forwarded.
+        pushes: Where a step moves forget units: ``away`` from their class, ``nowhere``, or ``elsewhere`` (such as away from
+            the original's answer), which only the method's own tests can check.
         needs_base: Whether `prepare` trains models from the base: the run then needs `retrain.base` and `retrain.recipe`.
     """
 
     needs: ClassVar[frozenset[str]] = NEEDS
+    pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "elsewhere"
     needs_base: ClassVar[bool] = False
 
     @classmethod

@@ -48,6 +48,7 @@ class ContrastiveUnlearning(Method):
     )
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget.hidden", "retain.hidden", "retain.logits"})
+    pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "away"
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         from expunge import losses

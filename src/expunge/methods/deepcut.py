@@ -58,6 +58,7 @@ class DeepCUT(Method):
     )
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget.hidden", "retain.hidden", "retain.logits"})
+    pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "away"
 
     def __post_init__(self) -> None:
         super().__post_init__()

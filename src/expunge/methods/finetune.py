@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from expunge.methods.base import Method
 from expunge.options import PositiveInt, option
@@ -37,6 +37,7 @@ class FineTune(Method):
     retain_ratio: PositiveInt = option(2, "retained records in a step for each forget record")
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain.logits"})
+    pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "nowhere"
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         return {"retain": step.retain.cross_entropy()}

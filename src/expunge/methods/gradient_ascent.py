@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from expunge.methods.base import Method
 
@@ -34,6 +34,7 @@ class GradientAscent(Method):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget.logits"})
+    pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "away"
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         return {"forget": -step.forget.cross_entropy()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from expunge.methods.base import Method
 from expunge.options import NonNegative, PositiveInt, option
@@ -39,6 +39,7 @@ class GradientDifference(Method):
     retain_ratio: PositiveInt = option(2, "retained records drawn for each forget record")
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget.logits", "retain.logits"})
+    pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "away"
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         return {
