@@ -63,6 +63,11 @@ def check_audit(audit: Any) -> None:
                 _check(measurement, len(context.models["retrained"]))
         with rule(cls, f"what it gives the report is plain JSON ({words})"):
             json.dumps(first.figure, allow_nan=False)
+            json.dumps(dict(first.per_record), allow_nan=False)
+        with rule(cls, f"values per record are one a forget record ({words})"):
+            count = len(context.models["original"][0]["forget"])
+            for name, values in first.per_record.items():
+                require(len(values) == count, f"{name}: {len(values)} values for {count} records")
 
 
 def _check(found: Measurement, retrained: int) -> None:

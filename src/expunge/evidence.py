@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from expunge.audits.base import AuditContext, Tables
 from expunge.checks import Prepared
 from expunge.config import absolute_paths
 from expunge.privacy import pseudonym
-from expunge.record import Measurement, RunRecord, environment
+from expunge.record import Finding, Measurement, RunRecord, environment
 from expunge.verdict import verdict
 
 __all__ = ["Evidence", "build_record", "request_hmac"]
@@ -33,6 +34,7 @@ class Evidence:
         retraining_passes: Example-passes of one retraining, where the recipe is known.
         timings: Seconds a stage.
         words_cut: Words of a tagger's sentences behind its length.
+        stressed: Score tables of what was done to the models for an audit, see `AuditContext.stressed`.
     """
 
     prepared: Prepared
@@ -44,6 +46,7 @@ class Evidence:
     retraining_passes: float | None
     timings: dict[str, float]
     words_cut: int = 0
+    stressed: dict[str, dict[str, list[Tables]]] = field(default_factory=dict)
 
 
 def build_record(evidence: Evidence) -> RunRecord:
@@ -56,14 +59,19 @@ def build_record(evidence: Evidence) -> RunRecord:
         resamples=settings.bootstrap,
         confidence=settings.confidence,
         seed=prepared.config.seed,
+        stressed=evidence.stressed,
     )
     measurements: list[Measurement] = []
     figures: dict[str, Any] = {}
     not_measured: dict[str, str] = {}
+    findings: list[Finding] = []
+    columns: dict[str, Sequence[Any]] = {}
     for name, audit in prepared.audits.items():
         result = audit.run(context)
         measurements.extend(result.measurements)
         figures.update(result.figure)
+        findings.extend(result.findings)
+        columns.update(result.per_record)
         if result.not_measured is not None:
             not_measured[name] = result.not_measured
     return RunRecord(
@@ -78,7 +86,8 @@ def build_record(evidence: Evidence) -> RunRecord:
         not_measured=not_measured,
         verdict=verdict(context, settings.max_utility_loss),
         figures=figures,
-        records=tuple(_rows(evidence)),
+        findings=tuple(findings),
+        records=tuple(_rows(evidence, columns)),
         timings=dict(evidence.timings),
     )
 
@@ -149,8 +158,8 @@ def _cost(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _rows(evidence: Evidence) -> list[dict[str, Any]]:
-    """What the models say of each forget record: its margin, and whether it is labelled right."""
+def _rows(evidence: Evidence, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """What models and audits say of each forget record; of a model its margin, and whether the record is labelled right."""
     prepared = evidence.prepared
     show = prepared.config.privacy.show_ids
     copied = prepared.request.duplicates
@@ -167,7 +176,7 @@ def _rows(evidence: Evidence) -> list[dict[str, Any]]:
                     "margin": round(float(np.mean([t["forget"].record_margins[place] for t in tables])), 4),
                     "correct": round(float(np.mean([_share(t["forget"].hits[place]) for t in tables])), 4),
                 }
-        rows.append(row)
+        rows.append({**row, **{name: values[place] for name, values in columns.items()}})
     return rows
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from expunge.errors import Problem, UsageError
 
-__all__ = ["SCHEMA", "Measurement", "RunRecord", "environment"]
+__all__ = ["SCHEMA", "Finding", "Measurement", "RunRecord", "environment"]
 
 SCHEMA = 1
 
@@ -51,6 +51,22 @@ class Measurement:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something an audit holds against the unlearned model: what a reader must see beside the verdict.
+
+    Attributes:
+        audit: Which audit found it.
+        kind: ``remembered`` or ``over-forgotten`` (both give the forget records away), ``trace`` (outputs look right, the
+            inside does not), ``incomplete`` (something of the request stayed), ``harm`` (damage to other records).
+        sentence: What was found, with its figures; no record text, no raw id.
+    """
+
+    audit: str
+    kind: str
+    sentence: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """Everything a run has to tell, in plain values.
 
@@ -66,6 +82,7 @@ class RunRecord:
         not_measured: Audit -> why it has no figure.
         verdict: Evidence class, outcome, criteria, and a sentence.
         figures: Data of the report's figures.
+        findings: What audits hold against the unlearned model.
         records: One row a forget record: shown id, and what the models say of it.
         timings: Wall-clock seconds a stage, and when the run began (seconds since 1970, UTC). The only part that differs
             between two equal runs.
@@ -85,6 +102,7 @@ class RunRecord:
     figures: dict[str, Any]
     records: tuple[dict[str, Any], ...]
     timings: dict[str, float]
+    findings: tuple[Finding, ...] = ()
     schema: int = SCHEMA
 
     def to_json(self) -> str:
@@ -106,6 +124,7 @@ class RunRecord:
                 what = f"it has schema {values['schema']}, this version reads {SCHEMA}"
                 raise UsageError(Problem("record.json", what, "Use the version of Expunge that wrote it."))
             values["measurements"] = tuple(Measurement(**row) for row in values["measurements"])
+            values["findings"] = tuple(Finding(**row) for row in values.get("findings", ()))
             values["records"] = tuple(values["records"])
             return cls(**values)
         except (json.JSONDecodeError, KeyError, TypeError):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from expunge.options import Options
-from expunge.record import Measurement
+from expunge.record import Finding, Measurement
 from expunge.scoring import ScoreTable
 from expunge.stats import Interval, bootstrap, noise_floor
 
@@ -30,6 +30,8 @@ class AuditContext:
     Attributes:
         models: ``original`` and ``unlearned`` with one table each, ``retrained`` with one a retrained model, or none.
         classes: How many classes the models have.
+        stressed: What was done to the models or to their input (as an audit's `needs` names it) -> model -> tables, as
+            in `models`; only what some audit of the run needs.
         resamples: Bootstrap resamples.
         confidence: Confidence level of intervals.
         seed: Seed of the bootstrap.
@@ -40,6 +42,7 @@ class AuditContext:
     resamples: int = 1000
     confidence: float = 0.95
     seed: int = 0
+    stressed: Mapping[str, Mapping[str, Sequence[Tables]]] = field(default_factory=dict)
 
     def estimate(
         self, model: str, groups: Sequence[str], read: Read, statistic: Statistic, *, minus: str | None = None
@@ -106,16 +109,27 @@ class AuditResult:
         measurements: Its figures.
         figure: Data for a figure of the report, in plain values.
         not_measured: Why there is nothing, where there is nothing.
+        findings: What the audit holds against the unlearned model.
+        per_record: Name -> one value a forget record (a number, a short text or None): columns of the table of records.
     """
 
     measurements: Sequence[Measurement] = ()
     figure: dict[str, Any] = field(default_factory=dict)
+    findings: Sequence[Finding] = ()
+    per_record: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     not_measured: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit(Options):
-    """Base of audits: fields are settings, `run` is pure."""
+    """Base of audits: fields are settings, `run` is pure.
+
+    Attributes:
+        needs: What the run must carry beyond the scores of every group: ``layers`` (hidden states of every layer), and
+            names of what `AuditContext.stressed` holds.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def section(cls) -> str:

@@ -66,12 +66,16 @@ class Assets:
     def key(self) -> str:
         """Changes with all that a model of this data set hangs on, so that no other one is taken for it."""
         recipe, matrix = asdict(self.config.recipe), asdict(self.config.matrix)
-        sizes = {
-            name: matrix[name] for name in ("train_records", "dev_records", "test_records", "retain_sample", "epochs")
-        }
+        sizes = {name: matrix[name] for name in ("train_records", "dev_records", "test_records", "retain_sample")}
+        sizes["epochs"] = self.lengths
         parts = [self.split.train.sha256(), self.split.dev.sha256(), self.split.test.sha256()]
         text = json.dumps([self.base_sha256, recipe, sizes, parts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Lengths of training to choose from, in epochs."""
+        return self.config.data[self.name].epochs or self.config.matrix.epochs
 
     def file(self, name: str) -> Path:
         """Where the work folder keeps something of this data set."""
@@ -133,11 +137,11 @@ class Assets:
         return replace(self.config.recipe, epochs=float(chosen["epochs"])), chosen
 
     def _choose(self) -> dict[str, Any]:
-        if len(self.config.matrix.epochs) == 1:
-            return {"epochs": self.config.matrix.epochs[0], "tried": []}
+        if len(self.lengths) == 1:
+            return {"epochs": self.lengths[0], "tried": []}
         tried = []
         train, dev = self.encoded("train"), self.encoded("dev")
-        for epochs in self.config.matrix.epochs:
+        for epochs in self.lengths:
             recipe = replace(self.config.recipe, epochs=float(epochs))
             model = self.trained(train, recipe, seed=9000, name=f"{self.name}: {epochs} epochs")
             found = {group: self._headline(model, encoded) for group, encoded in (("train", train), ("dev", dev))}

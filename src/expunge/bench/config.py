@@ -23,6 +23,9 @@ class Matrix(Options):
         seeds: One original, and one run of each method on it, a seed.
         retrain_seeds: Retrained models of each request.
         fractions: Random requests, each a share of the training records.
+        pooled: Shares that are asked for in `pool` disjoint requests each, unlearned one by one and measured together;
+            the models they are compared with are retrained without all of them.
+        pool: How many those are.
         by_class: Whether the class or entity type each data set names is a request as well.
         train_records: Training records of a data set, at most.
         dev_records: Records for the stop rule and all choices, at most.
@@ -36,6 +39,8 @@ class Matrix(Options):
     seeds: tuple[Seed, ...] = option((0, 1, 2), "one original a seed")
     retrain_seeds: tuple[Seed, ...] = option((100, 101, 102, 103, 104), "retrained models of each request")
     fractions: tuple[Fraction, ...] = option((0.01, 0.05), "random requests")
+    pooled: tuple[Fraction, ...] = option((), "small random requests, several disjoint ones measured together")
+    pool: PositiveInt = option(10, "disjoint requests in a pool")
     by_class: bool = option(True, "also request a whole class or entity type")
     train_records: PositiveInt = option(3000, "training records, at most")
     dev_records: PositiveInt = option(1000, "records for all choices, at most")
@@ -64,6 +69,7 @@ class DataSet(Options):
         label: Label column, for ``table``.
         labels: Class names in the order of the numbers, for ``lines``.
         erase: The class or entity type to erase.
+        epochs: As `Matrix.epochs`, for this data set; left out: those.
     """
 
     task: Literal["text-classification", "token-classification"] = option("text-classification", "kind of model")
@@ -75,6 +81,7 @@ class DataSet(Options):
     label: str = option("label", "label column")
     labels: tuple[str, ...] = option((), "class names in order")
     erase: str = option("", "class or entity type to erase")
+    epochs: tuple[PositiveInt, ...] = option((), "lengths of training to choose from; left out: the benchmark's")
 
     @classmethod
     def section(cls) -> str:

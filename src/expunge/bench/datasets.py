@@ -51,6 +51,7 @@ class Request:
         test: Positions of the test records that utility is measured on: all, or those without the erased class.
         unseen: Positions of the test records that forget records are compared with: all, or those of the erased class.
         by_class: Whether a class is erased.
+        parts: Where the request is a pool: positions of each of its disjoint requests.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Request:
     test: tuple[int, ...]
     unseen: tuple[int, ...]
     by_class: bool = False
+    parts: tuple[tuple[int, ...], ...] = ()
 
 
 def read_split(name: str, data: DataSet, folder: Path, matrix: Matrix) -> Split:
@@ -151,6 +153,8 @@ def requests(split: Split, data: DataSet, matrix: Matrix) -> list[Request]:
     found = []
     for fraction in matrix.fractions:
         found.append(random_request(split, fraction, seed=0, name=f"random-{fraction * 100:g}%"))
+    for fraction in matrix.pooled:
+        found.append(_pool(split, fraction, matrix.pool))
     if matrix.by_class and data.erase:
         labelled = registry.find("tasks", split.task_name).labelled
         forget, unseen = (
@@ -175,6 +179,20 @@ def random_request(split: Split, fraction: float, *, seed: int, name: str) -> Re
     forget = tuple(sorted(drawn.tolist()))
     everything = tuple(range(len(split.test)))
     return Request(name, forget, tuple(sorted(set(range(len(split.train))) - set(forget))), everything, everything)
+
+
+def _pool(split: Split, fraction: float, count: int) -> Request:
+    """Disjoint random requests of one size, as one request."""
+    size = max(1, round(fraction * len(split.train)))
+    if size * count >= len(split.train):
+        what = f"{count} requests of {size} records are more than the {len(split.train)} training records"
+        raise UsageError(Problem("bench.pool", what, "Pool fewer, or smaller ones."))
+    drawn = np.random.default_rng([1, size]).permutation(len(split.train))[: size * count].reshape(count, size)
+    parts = tuple(tuple(sorted(part.tolist())) for part in drawn)
+    forget = tuple(sorted(drawn.ravel().tolist()))
+    retain = tuple(sorted(set(range(len(split.train))) - set(forget)))
+    everything = tuple(range(len(split.test)))
+    return Request(f"pooled-{count}x{fraction * 100:g}%", forget, retain, everything, everything, parts=parts)
 
 
 def make_task(split: Split, tokenizer: Any, max_length: int) -> Any:
