@@ -34,6 +34,7 @@ LAYERS = [
         "tasks.token_classification",
         "demo_data",
     },
+    {"layer_states"},
     {"scoring", "template", "summary", "testing"},
     {"tiny_jobs"},
     {"metrics", "reference", "partner_queue"},

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from torch.nn import functional
 
 from expunge import losses
 from expunge.errors import UndeclaredNeedError
+from expunge.layer_states import LayerStates
 
 if TYPE_CHECKING:
     from expunge.models import Head
@@ -146,6 +148,9 @@ class ScoreTable:
         offsets: (N + 1,) first unit of each record, and last the count of units.
         entities: (N, 3) entities found right, predicted and true of each record; None where there are no entities.
         several_units: Whether units are parts of records, as a tagger's words are.
+        layers: (K, L + 1, H) float16 hidden states of a sample of units after the embeddings and after each layer, as
+            `expunge.layer_states.LayerStates` reads them; None where they were not asked for, or the model has none.
+        layer_units: (K,) numbers of these units, in order.
     """
 
     labels: np.ndarray
@@ -156,6 +161,8 @@ class ScoreTable:
     offsets: np.ndarray
     entities: np.ndarray | None = None
     several_units: bool = False
+    layers: np.ndarray | None = None
+    layer_units: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -223,6 +230,7 @@ def score(
     *,
     batch_size: int = 64,
     keep_hidden: bool = True,
+    layer_units: np.ndarray | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> ScoreTable:
     """One forward pass over records in eval mode, batched by length; the model's mode is put back afterwards.
@@ -234,12 +242,16 @@ def score(
         task: Collates records, and counts entities where its units are tags.
         batch_size: Records a forward pass.
         keep_hidden: Whether the table keeps the hidden states.
+        layer_units: (K,) numbers, in order, of units whose states of every layer the table keeps as well; the pass stays
+            one.
         advance: Called with the number of records scored, batch by batch.
     """
+    layers = None if layer_units is None else LayerStates(layer_units)
     hidden, logits = run_over(
-        model, head, encoded, task, batch_size=batch_size, keep_hidden=keep_hidden, advance=advance
+        model, head, encoded, task, batch_size=batch_size, keep_hidden=keep_hidden, layers=layers, advance=advance
     )
-    return table_of(logits, encoded, task, hidden)
+    table = table_of(logits, encoded, task, hidden)
+    return table if layers is None else replace(table, layers=layers.states, layer_units=layers.units)
 
 
 def table_of(logits: Tensor, encoded: Encoded, task: Any, hidden: Tensor | None = None) -> ScoreTable:
@@ -269,20 +281,28 @@ def run_over(
     *,
     batch_size: int = 64,
     keep_hidden: bool = True,
+    layers: LayerStates | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(U, H) hidden states (U, 0 unless kept) and (U, C) logits of records, as `score` takes them, on the CPU."""
+    """(U, H) hidden states (U, 0 unless kept) and (U, C) logits of records, as `score` takes them, on the CPU.
+
+    `layers`, where given, takes from the same pass what it wants.
+    """
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded.input_ids[i]))
     device = next(model.parameters()).device
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), layers.watching(model) if layers else nullcontext():
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]
                 batch = task.collate(encoded, chosen).to(device)
+                if layers:
+                    batch = layers.asking(batch)
                 hidden, logits = head.run(model, batch)
+                if layers:
+                    layers.take(batch)
                 kept = hidden if keep_hidden else hidden[:, :0]
                 rows.append((kept.float().cpu(), logits.float().cpu(), batch.unit_index.cpu()))
                 if advance:
