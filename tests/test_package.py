@@ -15,7 +15,7 @@ SOURCE = Path(expunge.__file__).parent
 # A module may import those of its own layer and of the layers above it in this list.
 LAYERS = [
     {"errors"},
-    {"options", "stats", "progress"},
+    {"options", "stats", "attacks", "progress", "comparing", "probe"},
     {"registry", "folders", "privacy", "record", "losses", "sampling"},
     {"config", "tasks.base", "data.records"},
     {

@@ -74,6 +74,7 @@ def build_record(evidence: Evidence) -> RunRecord:
         columns.update(result.per_record)
         if result.not_measured is not None:
             not_measured[name] = result.not_measured
+        not_measured.update({f"{name}, {figure}": reason for figure, reason in result.left_out.items()})
     return RunRecord(
         config=_shown_config(prepared),
         environment=environment(),

@@ -34,6 +34,8 @@ class Measurement:
         gap: Absolute difference to the retrained models' mean, where there is one.
         noise_floor: The same difference among the retrained models (mean over them, each against the mean of the
             others), where there are several.
+        compared: What stands behind it: ``retrain-compared`` (models retrained without the records) or
+            ``population-only`` (records never seen, if anything).
     """
 
     audit: str
@@ -48,6 +50,7 @@ class Measurement:
     direction: str
     gap: float | None = None
     noise_floor: float | None = None
+    compared: str = "population-only"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

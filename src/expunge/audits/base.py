@@ -12,9 +12,9 @@ import numpy as np
 from expunge.options import Options
 from expunge.record import Finding, Measurement
 from expunge.scoring import ScoreTable
-from expunge.stats import Interval, bootstrap, noise_floor
+from expunge.stats import Interval, auc_interval, bootstrap, noise_floor
 
-__all__ = ["Audit", "AuditContext", "AuditResult", "Tables"]
+__all__ = ["Audit", "AuditContext", "AuditResult", "Tables", "classes_of", "told_apart"]
 
 Tables = dict[str, ScoreTable]
 """Group (``forget``, ``retain``, ``calibration``, ``evaluation``) -> scores under one model."""
@@ -83,22 +83,72 @@ class AuditContext:
     ) -> list[Measurement]:  # fmt: skip
         """One measurement a model, with its gap to the retrained models' mean and the noise floor among them."""
         retrained = self.values("retrained", groups, read, statistic) if self.models.get("retrained") else []
+
+        def found(model: str) -> Interval:
+            return interval(model) if interval else self.estimate(model, groups, read, statistic)
+
+        n = sum(len(self.models["original"][0][group]) for group in groups)
+        return self.rows(audit, name, " vs ".join(groups), found, retrained, n=n, unit=unit, direction=direction)
+
+    def rows(
+        self, audit: str, name: str, group: str, found: Callable[[str], Interval], retrained: Sequence[float], *, n: int,
+        unit: str, direction: str,
+    ) -> list[Measurement]:  # fmt: skip
+        """One measurement a model of a figure taken elsewhere.
+
+        Args:
+            audit: Which audit took it.
+            name: What it is.
+            group: Records it is about.
+            found: Model -> the figure (the mean over the retrained models).
+            retrained: The figure of each retrained model.
+            n: Records behind it.
+            unit: What a value of 1 means.
+            direction: ``higher``, ``lower`` or ``as retrained``.
+        """
         floor = noise_floor(retrained)
-        found = []
-        for model, tables in self.models.items():
-            if not tables:
-                continue
-            estimate = interval(model) if interval else self.estimate(model, groups, read, statistic)
-            measurement = Measurement(
-                audit=audit, name=name, model=model, group=" vs ".join(groups), value=estimate.value,
-                low=estimate.low, high=estimate.high, n=sum(len(tables[0][group]) for group in groups),
+        rows = []
+        for model in (model for model, tables in self.models.items() if tables):
+            one = found(model)
+            row = Measurement(
+                audit=audit, name=name, model=model, group=group, value=one.value, low=one.low, high=one.high, n=n,
                 unit=unit, direction=direction,
             )  # fmt: skip
             if retrained and model != "retrained":
-                gap = abs(estimate.value - float(np.mean(retrained)))
-                measurement = replace(measurement, gap=gap, noise_floor=floor)
-            found.append(measurement)
-        return found
+                gap = abs(one.value - float(np.mean(retrained)))
+                row = replace(row, gap=gap, noise_floor=floor, compared="retrain-compared")
+            rows.append(row)
+        return rows
+
+    def auc(self, model: str, groups: Sequence[str], read: Read, *, minus: str | None = None) -> Interval:
+        """AUC of one group over another (mean over a model's tables), or its difference to another model's."""
+        others = self._arrays(minus, groups, read) if minus else []
+        pairs = [(one, other) for one, other in self._arrays(model, groups, read)]
+        return auc_interval(pairs, [(one, other) for one, other in others], self.confidence)
+
+
+def classes_of(table: ScoreTable) -> np.ndarray:
+    """(N,) class of each record; a record of several units has no one class, and all such records count as one class."""
+    return np.zeros(len(table), int) if table.several_units else table.labels
+
+
+def told_apart(audit: str, what: str, apart: Interval, unlearned: float, retrained: Sequence[float]) -> list[Finding]:
+    """A finding where forget records score otherwise than they should, in either direction.
+
+    Args:
+        audit: Which audit found it.
+        what: The figure with its values, for the sentence.
+        apart: How far the unlearned model's figure lies above the right value, with its interval.
+        unlearned: The unlearned model's figure.
+        retrained: That of each retrained model: within their range nothing is found, whatever the interval over
+            records says, as seeds differ as well.
+    """
+    if apart.low > 0 and unlearned > max(retrained, default=-np.inf):
+        return [Finding(audit=audit, kind="remembered", sentence=f"Forget records still look trained on: {what}.")]
+    if apart.high < 0 and unlearned < min(retrained, default=np.inf):
+        sentence = f"Forget records look worse than records never seen, which gives them away as well: {what}."
+        return [Finding(audit=audit, kind="over-forgotten", sentence=sentence)]
+    return []
 
 
 @dataclass(frozen=True)
@@ -109,6 +159,7 @@ class AuditResult:
         measurements: Its figures.
         figure: Data for a figure of the report, in plain values.
         not_measured: Why there is nothing, where there is nothing.
+        left_out: Figure -> why this one is not measured, where others are.
         findings: What the audit holds against the unlearned model.
         per_record: Name -> one value a forget record (a number, a short text or None): columns of the table of records.
     """
@@ -118,6 +169,7 @@ class AuditResult:
     findings: Sequence[Finding] = ()
     per_record: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     not_measured: str | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
