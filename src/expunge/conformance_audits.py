@@ -20,6 +20,8 @@ from expunge.scoring import ScoreTable
 __all__ = ["check_audit"]
 
 _SIZES = {"forget": 24, "retain": 40, "calibration": 30, "evaluation": 36}
+_COMPARED = ("retrain-compared", "population-only")
+_KINDS = ("remembered", "over-forgotten", "trace", "incomplete", "harm")
 _DIRECTIONS = ("higher", "lower", "as retrained")
 
 
@@ -29,7 +31,7 @@ def check_audit(audit: Any) -> None:
     It can be built without arguments, is frozen, round-trips through plain values and says what it is in its docstring.
     On scores of texts and of tags, beside no, one and two retrained models, it answers the same twice and leaves the
     scores as they were; every figure is finite and has a name, a unit, a direction, an n and an interval, and a gap
-    where there are retrained models; what it gives the report is plain JSON. On scores that decide nothing (one record a
+    where the retrained models have it too; what it gives the report is plain JSON. On scores that decide nothing (one record a
     group, all records alike, no hidden states) it says "not measured" with its reason, or has a finite figure, but
     does not raise.
 
@@ -59,8 +61,11 @@ def check_audit(audit: Any) -> None:
             else:
                 require(bool(first.measurements or first.figure), "it has neither a figure nor a reason")
         with rule(cls, f"every figure is finite and has name, unit, direction, n and interval ({words})"):
+            retrained = {(m.name, m.group) for m in first.measurements if m.model == "retrained"}
             for measurement in first.measurements:
-                _check(measurement, len(context.models["retrained"]))
+                _check(
+                    measurement, len(context.models["retrained"]), (measurement.name, measurement.group) in retrained
+                )
         with rule(cls, f"what it gives the report is plain JSON ({words})"):
             json.dumps(first.figure, allow_nan=False)
             json.dumps(dict(first.per_record), allow_nan=False)
@@ -68,9 +73,14 @@ def check_audit(audit: Any) -> None:
             count = len(context.models["original"][0]["forget"])
             for name, values in first.per_record.items():
                 require(len(values) == count, f"{name}: {len(values)} values for {count} records")
+        with rule(cls, f"a finding has one of the known kinds and a sentence ({words})"):
+            for finding in first.findings:
+                require(finding.kind in _KINDS, f"kind is {finding.kind!r}, allowed: {_KINDS}")
+                require(bool(finding.sentence.strip()), "a finding without a sentence")
 
 
-def _check(found: Measurement, retrained: int) -> None:
+def _check(found: Measurement, retrained: int, shared: bool) -> None:
+    """One figure; `shared`: whether the retrained models have it too, so that there is something to take a gap to."""
     where = f"{found.name or 'a figure without name'} of {found.model}, {found.group}"
     for field in ("audit", "name", "model", "group", "unit"):
         require(bool(str(getattr(found, field)).strip()), f"{where}: {field} is empty")
@@ -80,8 +90,11 @@ def _check(found: Measurement, retrained: int) -> None:
     numbers += [number for number in (found.gap, found.noise_floor) if number is not None]
     require(all(math.isfinite(number) for number in numbers), f"{where}: not finite: {numbers}")
     require(found.low <= found.high, f"{where}: the interval is [{found.low}, {found.high}]")
-    compared = found.model != "retrained" and retrained > 0
-    require((found.gap is not None) == compared, f"{where}: the gap is {found.gap} beside {retrained} retrained models")
+    require(found.compared in _COMPARED, f"{where}: compared is {found.compared!r}, allowed: {_COMPARED}")
+    if found.model == "retrained" or not retrained:
+        require(found.gap is None, f"{where}: the gap is {found.gap} beside {retrained} retrained models")
+    elif shared or found.compared == "retrain-compared":
+        require(found.gap is not None, f"{where}: the gap is None beside {retrained} retrained models")
 
 
 def _contexts() -> Iterator[tuple[str, AuditContext]]:
@@ -125,6 +138,7 @@ def _table(records: int, units: int, shift: float, seed: list[int]) -> ScoreTabl
         losses=np.logaddexp(0.0, -margins),
         hidden=rng.normal(size=(count, 5)).astype(np.float32),
         offsets=np.arange(records + 1) * units,
+        several_units=units > 1,
         entities=None if units == 1 else np.stack([right, np.full(records, units), np.full(records, units)], axis=1),
     )
 

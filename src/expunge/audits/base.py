@@ -14,7 +14,7 @@ from expunge.record import Finding, Measurement
 from expunge.scoring import ScoreTable
 from expunge.stats import Interval, auc_interval, bootstrap, noise_floor
 
-__all__ = ["Audit", "AuditContext", "AuditResult", "Tables", "classes_of", "told_apart"]
+__all__ = ["Audit", "AuditContext", "AuditResult", "Tables", "classes_of", "distance", "told_apart"]
 
 Tables = dict[str, ScoreTable]
 """Group (``forget``, ``retain``, ``calibration``, ``evaluation``) -> scores under one model."""
@@ -125,6 +125,31 @@ class AuditContext:
         others = self._arrays(minus, groups, read) if minus else []
         pairs = [(one, other) for one, other in self._arrays(model, groups, read)]
         return auc_interval(pairs, [(one, other) for one, other in others], self.confidence)
+
+
+def distance(
+    audit: str, name: str, group: str, found: Interval, *, n: int, unit: str, model: str = "unlearned",
+    floor: float | None = None, direction: str = "lower",
+) -> Measurement:  # fmt: skip
+    """A figure that is itself a distance to the retrained models, so that its size is the gap.
+
+    Args:
+        audit: Which audit took it.
+        name: What it is.
+        group: Records it is about.
+        found: The distance.
+        n: Records behind it.
+        unit: What a value of 1 means.
+        model: Whose distance; of ``retrained`` that among them, which has no gap.
+        floor: The same distance among the retrained models.
+        direction: ``lower``, or ``as retrained`` where sides differ.
+    """
+    beside = model != "retrained"
+    return Measurement(
+        audit=audit, name=name, model=model, group=group, value=found.value, low=found.low, high=found.high, n=n, unit=unit,
+        direction=direction, gap=abs(found.value) if beside else None, noise_floor=floor if beside else None,
+        compared="retrain-compared",
+    )  # fmt: skip
 
 
 def classes_of(table: ScoreTable) -> np.ndarray:

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from expunge.audits.base import Audit, AuditContext, AuditResult
+from expunge.attacks import MODELS_A_SIDE, challenge_epsilon
+from expunge.audits.base import Audit, AuditContext, AuditResult, distance, told_apart
 from expunge.options import PositiveInt, option
-from expunge.stats import auc
+from expunge.record import Finding, Measurement
+from expunge.scoring import ScoreTable
+from expunge.stats import Interval, auc, best_side, clopper_pearson, mean_interval, tpr_at_fpr
 
 __all__ = ["Membership"]
 
@@ -18,21 +21,46 @@ __all__ = ["Membership"]
 class Membership(Audit):
     """Threshold attack on the loss or the margin, forget against evaluation records.
 
-    Loss (-log p) and margin (log-odds of p) put records in the same order, so that one AUC holds for both (of a record
-    with several units: the mean loss over them, and the log-odds of their geometric mean probability). It is 0.5
-    when forget records look like records never seen; above it they are remembered, below it they are over-forgotten,
-    which gives them away as well. Bootstrap interval. One threshold for all records is a weak attack: an AUC near 0.5
-    is necessary, not sufficient (Carlini et al. 2022, arXiv 2112.03570; Hayes et al., arXiv 2403.01218).
+    Loss (-log p), confidence (p) and margin (log-odds of p) put records in the same order, so that one AUC holds for all
+    three (of a record with several units: the mean loss over them, and the log-odds of their geometric mean probability).
+    It is 0.5 when forget records look like records never seen; above it they are remembered, below it they are
+    over-forgotten, which gives them away as well: max(AUC, 1 - AUC) is what an attacker gets who may turn the score
+    round. The TPR at a small FPR tells of the few records most exposed; 0.1 % takes 1,000 evaluation records.
+    Intervals: DeLong's, and Clopper-Pearson's. With at least 32 unlearned and 32 retrained models also epsilon as in the
+    NeurIPS 2023 unlearning challenge. One threshold for all records is a weak attack: an AUC near 0.5 is necessary, not
+    sufficient (Carlini et al. 2022, arXiv 2112.03570; Hayes et al., arXiv 2403.01218).
+
+    Finding: the AUC's interval lies off 0.5; beside retrained models, that of the difference to them off 0.
     """
 
     points: PositiveInt = option(200, "points of the ROC curve kept for the report, at most")
 
     def run(self, context: AuditContext) -> AuditResult:
-        found = context.measure(
-            "membership", "membership AUC (loss or margin)", ["forget", "evaluation"], lambda t: t.record_margins, auc,
-            unit="AUC", direction="as retrained",
-        )  # fmt: skip
-        return AuditResult(found, figure={"roc": self._roc(context), "margins": _histograms(context)})
+        rows, left_out = list(_auc(context)), {}
+        for fpr in (0.01, 0.001):
+            name = f"TPR at {fpr * 100:g} % FPR"
+            if found := _tpr(context, name, fpr):
+                rows += found
+            else:
+                count = len(context.models["original"][0]["evaluation"])
+                left_out[name] = f"takes {round(1 / fpr)} evaluation records, there are {count}"
+        unlearned, retrained = (_margins(context, model) for model in ("unlearned", "retrained"))
+        epsilon = challenge_epsilon(unlearned, retrained)
+        if epsilon is None:
+            left_out["epsilon"] = (
+                f"takes {MODELS_A_SIDE} models a side, there are {len(unlearned)} unlearned and {len(retrained)} retrained"
+            )
+        else:
+            rows.append(distance(
+                "membership", "mean epsilon (NeurIPS 2023 challenge)", "forget",
+                mean_interval(epsilon, context.confidence), n=len(epsilon), unit="epsilon",
+            ))  # fmt: skip
+        return AuditResult(
+            rows,
+            figure={"roc": self._roc(context), "margins": _histograms(context)},
+            findings=_findings(context),
+            left_out=left_out,
+        )
 
     def _roc(self, context: AuditContext) -> dict[str, list[list[float]]]:
         curves = {}
@@ -44,6 +72,66 @@ class Membership(Audit):
                 kept = np.unique(np.linspace(0, len(false) - 1, min(len(false), self.points)).astype(int))
                 curves[model] = [[round(float(false[i]), 4), round(float(true[i]), 4)] for i in kept]
         return curves
+
+
+def _auc(context: AuditContext) -> list[Measurement]:
+    groups = ["forget", "evaluation"]
+    rows = context.measure(
+        "membership", "membership AUC (loss or margin)", groups, _read, auc, unit="AUC", direction="as retrained",
+        interval=lambda model: context.auc(model, groups, _read),
+    )  # fmt: skip
+
+    def side(forget: np.ndarray, evaluation: np.ndarray) -> float:
+        return 0.5 + abs(auc(forget, evaluation) - 0.5)
+
+    def best(model: str) -> Interval:
+        found = best_side(context.auc(model, groups, _read))
+        value = float(np.mean(context.values(model, groups, _read, side)))
+        return Interval(value, min(found.low, value), max(found.high, value))
+
+    return rows + context.measure(
+        "membership", "max(AUC, 1 - AUC)", groups, _read, side, unit="AUC", direction="as retrained", interval=best
+    )
+
+
+def _tpr(context: AuditContext, name: str, fpr: float) -> list[Measurement]:
+    groups = ["forget", "evaluation"]
+
+    def share(forget: np.ndarray, evaluation: np.ndarray) -> float:
+        found = tpr_at_fpr(forget, evaluation, fpr)
+        return float("nan") if found is None else found.value
+
+    values = {model: context.values(model, groups, _read, share) for model in context.models}
+    if np.isnan(values["original"][0]):
+        return []
+    n = len(context.models["original"][0]["forget"])
+    return context.measure(
+        "membership", name, groups, _read, share, unit="share of forget records", direction="as retrained",
+        interval=lambda model: clopper_pearson(float(np.mean(values[model])) * n, n, context.confidence),
+    )  # fmt: skip
+
+
+def _findings(context: AuditContext) -> list[Finding]:
+    groups = ["forget", "evaluation"]
+    found = context.auc("unlearned", groups, _read)
+    retrained = context.values("retrained", groups, _read, auc)
+    words = f"membership AUC {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], "
+    if not retrained:
+        apart = Interval(found.value - 0.5, found.low - 0.5, found.high - 0.5)
+        return told_apart("membership", words + "0.5 would tell nothing", apart, found.value, [])
+    apart = context.auc("unlearned", groups, _read, minus="retrained")
+    words += f"retrained {np.mean(retrained):.3f}, difference {apart.value:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}]"
+    return told_apart("membership", words, apart, found.value, retrained)
+
+
+def _read(table: ScoreTable) -> np.ndarray:
+    return table.record_margins
+
+
+def _margins(context: AuditContext, model: str) -> np.ndarray:
+    """(models, N) margins of the forget records."""
+    records = len(context.models["original"][0]["forget"])
+    return np.array([tables["forget"].record_margins for tables in context.models[model]]).reshape(-1, records)
 
 
 def _histograms(context: AuditContext) -> dict[str, object]:
