@@ -175,7 +175,9 @@ def _average(intervals: Sequence[Interval]) -> Interval:
     return Interval(*(float(np.mean([getattr(i, end) for i in intervals])) for end in ("value", "low", "high")))
 
 
-def _contrast(context: AuditContext, models: Sequence[Tables], minus: Sequence[Tables] = ()) -> Interval | None:
+def _contrast(
+    clip: float, context: AuditContext, models: Sequence[Tables], minus: Sequence[Tables] = ()
+) -> Interval | None:
     """Mean margin of forget records above that of evaluation records, averaged over models, less that of others."""
     margins = {}
     for group in ("forget", "evaluation"):
