@@ -35,6 +35,8 @@ class Evidence:
         timings: Seconds a stage.
         words_cut: Words of a tagger's sentences behind its length.
         stressed: Score tables of what was done to the models for an audit, see `AuditContext.stressed`.
+        scoring_passes: Example-passes of the shared scoring pass, over all models.
+        stress_passes: Those of what was done to the models, by name.
     """
 
     prepared: Prepared
@@ -47,6 +49,8 @@ class Evidence:
     timings: dict[str, float]
     words_cut: int = 0
     stressed: dict[str, dict[str, list[Tables]]] = field(default_factory=dict)
+    scoring_passes: float = 0.0
+    stress_passes: dict[str, float] = field(default_factory=dict)
 
 
 def build_record(evidence: Evidence) -> RunRecord:
@@ -154,6 +158,8 @@ def _cost(evidence: Evidence) -> dict[str, Any]:
         "training": round(evidence.passes, 2),
         "checks": round(evidence.check_passes, 2),
         "total": round(total, 2),
+        "scoring": round(evidence.scoring_passes, 2),
+        "stress": {name: round(passes, 2) for name, passes in evidence.stress_passes.items()},
         "retraining": whole,
         "ratio_to_retraining": None if not whole else round(total / whole, 4),
     }

@@ -16,13 +16,16 @@ from transformers import set_seed
 from expunge import models as model_loading
 from expunge.audits.base import Tables
 from expunge.checks import Prepared
+from expunge.data.rewording import REWORDINGS, reworded
 from expunge.evidence import Evidence, build_record
 from expunge.fit import device, fit, plain
+from expunge.layer_states import sample_units
 from expunge.progress import Progress
 from expunge.record import RunRecord
 from expunge.scoring import score
 from expunge.sisa.ensemble import Ensemble
 from expunge.sisa.request import account
+from expunge.stress import STRESSES, Material
 from expunge.summary import LEAST_FIT, unfit
 from expunge.tasks.base import Encoded
 from expunge.unlearning import Unlearning
@@ -30,6 +33,8 @@ from expunge.unlearning import Unlearning
 __all__ = ["Run"]
 
 _GROUPS = ("forget", "retain", "calibration", "evaluation")
+_LAYER_GROUPS = ("forget", "evaluation")
+_LAYER_UNITS = 1000  # units of a group whose states of every layer are kept: 10 MB for 13 layers of 384 float16
 
 
 @dataclass
@@ -41,6 +46,9 @@ class Run:
         progress: Where progress is shown.
         timings: Seconds a stage.
         check_passes: Example-passes of the stop rule so far.
+        scoring_passes: Those of the shared scoring pass over all models.
+        stressed: What audits need done to models, see `expunge.audits.base.AuditContext.stressed`.
+        stress_passes: Its example-passes, by name.
         words_cut: Words of a tagger's sentences that lie behind the task's length, and so are no units.
     """
 
@@ -48,7 +56,11 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     timings: dict[str, float] = field(default_factory=lambda: {"started_unix": round(time.time(), 1)})
     check_passes: float = 0.0
+    scoring_passes: float = 0.0
+    stressed: dict[str, dict[str, list[Tables]]] = field(default_factory=dict)
+    stress_passes: dict[str, float] = field(default_factory=dict)
     words_cut: int = 0
+    _stress_material: Material | None = None
 
     def carry_out(self) -> tuple[Any, RunRecord]:
         """Score the original, unlearn, score again, retrain where asked, audit.
@@ -63,7 +75,7 @@ class Run:
             self._try_comparisons()
         before = model_loading.weights_sha256(model.to(dtype))
         model.to(torch.float32)
-        original = self._score(model, encoded, "scoring the original")
+        original = self._score(model, encoded, "original")
         if original["retain"].accuracy < LEAST_FIT:
             self.progress.note(unfit(original["retain"].accuracy))
         set_seed(config.seed)
@@ -78,7 +90,7 @@ class Run:
             whole = whole or model.manifest.plan.epochs * len(encoded["retain"])
         if dtype != torch.float32:  # what is measured is what will be saved
             model.to(dtype).to(torch.float32)
-        unlearned = self._score(model, encoded, "scoring the unlearned model")
+        unlearned = self._score(model, encoded, "unlearned")
         retrained, described = self._retrained(encoded)
         model.to(dtype)
         hashes = {
@@ -100,7 +112,7 @@ class Run:
         scored, hashes = [], {}
         for name, path in (("original", self.prepared.config.model.path), ("unlearned", audited)):
             model = self._load(path, "model.path" if name == "original" else "--model")
-            scored.append([self._score(model, encoded, f"scoring the {name} model")])
+            scored.append([self._score(model, encoded, name)])
             hashes[name] = {"sha256": model_loading.weights_sha256(model.to(self._saved_dtype(path, name)))}
         retrained, hashes["retrained"] = self._retrained(encoded)
         cost = before.cost
@@ -125,6 +137,9 @@ class Run:
                     retraining_passes=retraining_passes,
                     timings=self.timings,
                     words_cut=self.words_cut,
+                    stressed=self.stressed,
+                    scoring_passes=self.scoring_passes,
+                    stress_passes=self.stress_passes,
                 )
             )
 
@@ -180,15 +195,64 @@ class Run:
         cls = self.prepared.task.auto_class
         return model_loading.load_model(path, cls, where=where, trust_remote_code=trust, **options).to(device())
 
-    def _score(self, model: Any, encoded: dict[str, Encoded], name: str) -> Tables:
+    def _score(self, model: Any, encoded: dict[str, Encoded], kind: str, which: str = "") -> Tables:
+        """The one pass over all groups that every audit reads, and whatever else the run's audits need of a model.
+
+        Args:
+            model: The model.
+            encoded: The groups.
+            kind: ``original``, ``unlearned`` or ``retrained``.
+            which: Which one of several, for progress.
+        """
+        shown = f"the {kind} model{f' ({which})' if which else ''}"
         source = {group: "retain sample" if group == "retain" else group for group in _GROUPS}
         head = model_loading.head_of(model, self.prepared.task, encoded["forget"])
-        size = self.prepared.config.audit.batch_size
-        with self._timed("score"), self.progress.stage(name, sum(len(encoded[s]) for s in source.values())) as advance:
-            return {
-                group: score(model, head, encoded[key], self.prepared.task, batch_size=size, advance=advance)
+        settings = self.prepared.config
+        units = {}
+        if "layers" in self.needs:
+            units = {group: sample_units(encoded[group], _LAYER_UNITS, settings.seed) for group in _LAYER_GROUPS}
+        count = sum(len(encoded[s]) for s in source.values())
+        self.scoring_passes += count / 3
+        with self._timed("score"), self.progress.stage(f"scoring {shown}", count) as advance:
+            tables = {
+                group: score(
+                    model, head, encoded[key], self.prepared.task, batch_size=settings.audit.batch_size,
+                    layer_units=units.get(group), advance=advance,
+                )
                 for group, key in source.items()
-            }
+            }  # fmt: skip
+        for name in sorted(self.needs & STRESSES.keys()):
+            with self._timed(f"stress, {name}"), self.progress.stage(f"{name}: {shown}"):
+                found, passes = STRESSES[name](model, self._material(encoded))
+            self.stressed.setdefault(name, {}).setdefault(kind, []).append(found)
+            self.stress_passes[name] = self.stress_passes.get(name, 0.0) + passes
+        return tables
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the run's audits need beyond scores."""
+        return frozenset().union(*(audit.needs for audit in self.prepared.audits.values()))
+
+    def _material(self, encoded: dict[str, Encoded]) -> Material:
+        """The records that stresses work with: the same for every model."""
+        if self._stress_material is None:
+            prepared, task = self.prepared, self.prepared.task
+            rewordings: dict[str, dict[str, Encoded]] = {}
+            if "reworded" in self.needs:
+                groups = {"forget": prepared.train.take(prepared.request.forget), "evaluation": prepared.evaluation}
+                common = int(np.bincount(encoded["retain"].flat_labels).argmax())
+                for how in REWORDINGS:
+                    rewordings[how] = {
+                        group: task.encode(reworded(records, how, common if records.of_words else None))
+                        for group, records in groups.items()
+                    }
+            recipe, training = prepared.recipe, prepared.config.training
+            self._stress_material = Material(
+                task=task, forget=encoded["forget"], calibration=encoded["calibration"], evaluation=encoded["evaluation"],
+                rewordings=rewordings, learning_rate=(recipe or training).learning_rate,
+                batch_size=prepared.config.audit.batch_size, seed=prepared.config.seed,
+            )  # fmt: skip
+        return self._stress_material
 
     def _unlearning(self, encoded: dict[str, Encoded]) -> Unlearning:
         prepared = self.prepared
@@ -219,7 +283,7 @@ class Run:
         tables, described = [], []
         for path in config.retrain.models:
             model = self._load(path, "retrain.models")
-            tables.append(self._score(model, encoded, f"scoring {path}"))
+            tables.append(self._score(model, encoded, "retrained", path))
             described.append({"path": path, "sha256": model_loading.weights_sha256(model)})
         if config.retrain.enabled and config.retrain.base is not None and recipe is not None:
             for seed in config.retrain.seeds or (recipe.seed,):
@@ -229,6 +293,6 @@ class Run:
                         progress=self.progress, name=f"retraining without the records (seed {seed})",
                         trust_remote_code=config.model.trust_remote_code,
                     )  # fmt: skip
-                tables.append(self._score(model, encoded, f"scoring the retrained model (seed {seed})"))
+                tables.append(self._score(model, encoded, "retrained", f"seed {seed}"))
                 described.append({"seed": seed, "sha256": model_loading.weights_sha256(model)})
         return tables, described
