@@ -31,7 +31,7 @@ Tables = dict[str, ScoreTable]
 """Group (forget, retain, test, unseen) -> scores."""
 
 LONGEST = 128
-"""Tokens a text or sentence is cut to."""
+"""Tokens a text or sentence is cut to, unless the recipe says otherwise."""
 
 
 class Busy(Exception):  # noqa: N818 - no error: another worker is at it
@@ -84,7 +84,7 @@ class Assets:
     @property
     def task(self) -> Any:
         """Encodes and collates records."""
-        return make_task(self.split, self.tokenizer, LONGEST)
+        return make_task(self.split, self.tokenizer, self.config.recipe.max_length or LONGEST)
 
     @contextmanager
     def locked(self, name: str) -> Any:

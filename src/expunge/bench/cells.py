@@ -27,7 +27,7 @@ from expunge.stats import auc, bootstrap, noise_floor
 from expunge.stopping import Check, best, distance
 from expunge.unlearning import Outcome, Unlearning
 
-__all__ = ["CLIP", "measured", "run_cell"]
+__all__ = ["CLIP", "device_name", "measured", "run_cell"]
 
 CLIP = 10.0
 """Margins are clipped here, in nats, before they are compared record by record."""
@@ -117,7 +117,7 @@ def run_cell(assets: Assets, request: Request, name: str, seed: int) -> dict[str
         "settings": _settings(trial),
         "trials": tried,
         "epochs": recipe.epochs,
-        "environment": {**environment(), "device": _device_name(), "threads": torch.get_num_threads()},
+        "environment": {**environment(), "device": device_name(), "threads": torch.get_num_threads()},
     }
     if isinstance(trial.method, Sisa):
         return {**cell, **_exact(assets, request, seed, original_tables, retrained, retraining, trainings)}
@@ -220,5 +220,6 @@ def _settings(trial: Trial) -> dict[str, Any]:
     return {"method": trial.method.values(), "training": trial.training.values()}
 
 
-def _device_name() -> str:
+def device_name() -> str:
+    """The GPU's name, or CPU."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"

@@ -12,7 +12,7 @@ from expunge.config import Recipe, TrainingConfig, build_method
 from expunge.errors import Collector, Problem, UsageError
 from expunge.options import Fraction, Options, PositiveInt, Seed, did_you_mean, option
 
-__all__ = ["BenchConfig", "DataSet", "Matrix", "Trial"]
+__all__ = ["BenchConfig", "DataSet", "Matrix", "Trial", "read_trials"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ class BenchConfig:
         matrix = found.run(Matrix.build, values.get("bench", {}))
         recipe = found.run(Recipe.build, values.get("recipe", {}), "recipe")
         data = {name: found.run(DataSet.build, v, f"data.{name}") for name, v in values.get("data", {}).items()}
-        methods = {name: found.run(_trials, name, v) for name, v in values.get("methods", {}).items()}
+        methods = {name: found.run(read_trials, name, v) for name, v in values.get("methods", {}).items()}
         only = {n: (v["only"], v.get("reason", "")) for n, v in values.get("methods", {}).items() if "only" in v}
         found.finish()
         assert matrix is not None
@@ -173,7 +173,7 @@ def _change(values: dict[str, Any], word: str) -> None:
         values.setdefault("bench", {})[key] = value
 
 
-def _trials(name: str, values: Mapping[str, Any]) -> tuple[Trial, ...]:
+def read_trials(name: str, values: Mapping[str, Any]) -> tuple[Trial, ...]:
     """``{method = "deepcut", set = {...}, training = {...}, trials = [{set = {...}, training = {...}}, ...]}``."""
     where = f"methods.{name}"
     trials = values.get("trials", [{}])

@@ -17,7 +17,7 @@ from expunge.bench.datasets import Request, read_split, requests
 from expunge.errors import Collector, Problem, UsageError
 from expunge.folders import whole_file
 
-__all__ = ["Cell", "cells", "run_matrix"]
+__all__ = ["Cell", "cells", "run_matrix", "weights_hash"]
 
 _GROWING = ("seeds", "bootstrap")
 """Settings that results may be made with in several goes."""
@@ -91,7 +91,7 @@ def run_matrix(
     }
     found.finish()
     tokenizer = load_tokenizer(base, where="--base")
-    hashed = _weights_hash(base)
+    hashed = weights_hash(base)
     shared = []
     for name, split in splits.items():
         assert split is not None
@@ -162,7 +162,7 @@ def _list_ids(out: Path, assets: Assets, wanted: Sequence[Request]) -> None:
     whole_file(file, json.dumps({**listed, "seeds": seeds}, sort_keys=True) + "\n")
 
 
-def _weights_hash(base: str) -> str:
+def weights_hash(base: str) -> str:
     """Hash of a base model's weights; a hub id is its own name."""
     files = sorted(Path(base).expanduser().glob("*.safetensors"))
     digest = hashlib.sha256()
