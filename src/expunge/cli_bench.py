@@ -1,4 +1,4 @@
-"""`expunge bench`: run a matrix of methods beside retraining, and make its table."""
+"""`expunge bench`: run a matrix of methods beside retraining or a game of U-LiRA, and make their tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["run", "table"]
+__all__ = ["lira", "run", "table"]
 
 
 def run(
@@ -43,3 +43,28 @@ def table(
 
     for file in write_tables(results, out):
         print(file)
+
+
+def lira(
+    config: Annotated[Path, typer.Argument(help="A game, such as benchmarks/lira.toml.")],
+    data: Annotated[Path, typer.Option(help="Folder the data set lies in.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results: one JSON a row.")],
+    base: Annotated[str, typer.Option(help="Base model: folder or hub id; left out: the demo's MiniLM-L6.")] = "",
+    work: Annotated[Path | None, typer.Option(help="Folder for shadows and margins; left out: OUT/work.")] = None,
+    only: Annotated[str, typer.Option(help="Pattern of rows to play: untouched, a method's name, retrained.")] = "*",
+    table_: Annotated[Path | None, typer.Option("--table", help="Markdown file; left out: OUT/lira.md.")] = None,
+) -> None:
+    """Could an attacker tell? U-LiRA over shadow models: goes on where it was; several workers share the models."""
+    import sys
+
+    from expunge.bench.lira import run_lira
+    from expunge.bench.lira_config import LiraConfig
+    from expunge.bench.lira_table import write_lira_table
+    from expunge.demo_data import encoder_folder
+
+    made = run_lira(
+        LiraConfig.load(config), data, base or str(encoder_folder()), out, work or out / "work", only=only,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )  # fmt: skip
+    print(f"{made} models made; the results are in {out}")
+    print(write_lira_table(out, table_ or out / "lira.md"))
