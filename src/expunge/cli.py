@@ -325,6 +325,7 @@ app.command()(_quiet_libraries()(cli_sisa.train_sisa))
 _bench = typer.Typer(help="Benchmark methods beside models retrained without the records.", no_args_is_help=True)
 _bench.command()(_quiet_libraries()(cli_bench.run))
 _bench.command()(cli_bench.table)
+_bench.command()(_quiet_libraries()(cli_bench.lira))
 app.add_typer(_bench, name="bench")
 
 
