@@ -20,7 +20,7 @@ MODELS_A_SIDE = 32
 """Models on each side below which KLoM and epsilon say nothing."""
 POOLED_BELOW = 16
 """Models below which one standard deviation is taken for all records: few models show no record's own."""
-_GRID = 256
+_GRID = 128
 _LEAST_BANDWIDTH = 0.05
 
 
@@ -113,6 +113,7 @@ def density_log_ratio(
     everything = np.concatenate([values, inside, outside])
     reach = 3 * max(widths)
     grid = np.linspace(everything.min() - reach, everything.max() + reach, _GRID)
+    step = grid[1] - grid[0]
     rng = np.random.default_rng(seed)
     exact: list[Floats] = []
     drawn: list[Floats] = []
@@ -121,10 +122,11 @@ def density_log_ratio(
         floor = extra / (grid[-1] - grid[0])
         parts = [_kernel(part, sample, width).mean(axis=1) for part in np.array_split(values, 1 + len(values) // 512)]
         exact.append(np.log((1 - extra) * np.concatenate(parts) + floor))
-        places = np.abs(np.rint((sample - grid[0]) / (grid[1] - grid[0]))).astype(int)
-        shares = np.bincount(places, minlength=_GRID) / len(sample)
-        counts = rng.multinomial(len(sample), shares, size=resamples)
-        drawn.append(np.log((1 - extra) * (counts / len(sample)) @ _kernel(grid, grid, width) + floor))
+        cells = np.rint((sample - grid[0]) / step).astype(int)
+        chosen = cells[rng.integers(0, len(cells), (resamples, len(cells)))] + _GRID * np.arange(resamples)[:, None]
+        counts = np.bincount(chosen.ravel(), minlength=_GRID * resamples).reshape(resamples, _GRID)
+        smooth = _kernel(grid, grid, max(width, step))
+        drawn.append(np.log((1 - extra) * (counts / len(sample)) @ smooth + floor))
     ratio = exact[0] - exact[1]
     tail = (1 - confidence) / 2
     low, high = (np.interp(values, grid, end) for end in np.quantile(drawn[0] - drawn[1], [tail, 1 - tail], axis=0))

@@ -153,7 +153,9 @@ class RetrainConfig(_Section):
 class AuditConfig(_Section):
     """What is measured, and what a pipeline insists on."""
 
-    audits: tuple[str, ...] = option(("utility", "membership", "latent-map"), "audits to run")
+    audits: tuple[str, ...] = option(
+        ("utility", "membership", "rmia", "agreement", "likelihood", "retained-side", "latent-map"), "audits to run"
+    )
     retain_sample: PositiveInt = option(2000, "retain records scored, at most")
     bootstrap: PositiveInt = option(1000, "resamples behind each interval")
     confidence: Fraction = option(0.95, "confidence level of the intervals")

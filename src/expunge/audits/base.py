@@ -12,7 +12,7 @@ import numpy as np
 from expunge.options import Options
 from expunge.record import Finding, Measurement
 from expunge.scoring import ScoreTable
-from expunge.stats import Interval, auc_interval, bootstrap, noise_floor
+from expunge.stats import Interval, auc, auc_interval, bootstrap, noise_floor
 
 __all__ = ["Audit", "AuditContext", "AuditResult", "Tables", "classes_of", "distance", "told_apart"]
 
@@ -49,6 +49,8 @@ class AuditContext:
     ) -> Interval:
         """A statistic of one model (the mean over them where there are several), with a bootstrap interval.
 
+        An AUC (`expunge.stats.auc`) needs no resampling: its interval is `auc_interval`'s.
+
         Args:
             model: Which model.
             groups: Groups the statistic takes, in order.
@@ -56,6 +58,8 @@ class AuditContext:
             statistic: Arrays, one a group -> the figure.
             minus: Another model whose figure is subtracted; records are resampled jointly, so differences are paired.
         """
+        if statistic is auc:
+            return self.auc(model, groups, read, minus=minus)
         terms = [(1.0, self._arrays(model, groups, read))]
         if minus is not None:
             terms.append((-1.0, self._arrays(minus, groups, read)))
