@@ -279,6 +279,15 @@ CASES: list[tuple[str, Change, list[str]]] = [
         ['"musik" is no class', 'Did you mean "music"?', "water, machine, music"],
     ),
     ("a mention of nobody", options(forget=None, **{"forget-mention": "Ann Onymous"}), ["no record mentions"]),
+    (
+        "a share above all",
+        options(**{"near-duplicates": 1.5}),
+        ["request.near_duplicates", "1.5", "less than or equal to 1"],
+    ),
+    ("a share of nothing", options(**{"near-duplicates": 0}), ["request.near_duplicates", "0", "greater than 0"]),
+    ("neighbours without a base", options(neighbours=0.9), ["request.neighbours", "no base model", "--base PATH"]),
+    ("a cosine above 1", options(neighbours=90), ["request.neighbours", "90", "less than or equal to 1"]),
+    ("neighbours by name", set_("request.neighbours=many"), ["request.neighbours", "'many'", "number"]),
     ("negative seed", options(seed=-1), ["seed", "-1", "0 or more"]),
 ]
 
@@ -366,9 +375,11 @@ def test_missing_ids_are_listed_and_duplicates_shown(job: Job, tmp_path: Path, m
     code, out, error = call(monkeypatch, capsys, ["check", *job.flags(**flags)])
     assert code == 0
     assert "1 to forget, 240 to retain" in out
-    assert f"{rows[0]['id']} = twin" in error
+    assert "twin" not in error, "ids are pseudonyms unless raw ones are wanted"
     assert "--with-duplicates" in error
     assert "u404" in error
+    _, _, error = call(monkeypatch, capsys, ["check", *job.flags(**flags, **{"show-ids": True})])
+    assert f"{rows[0]['id']} = twin" in error
     code, out, error = call(monkeypatch, capsys, ["check", *job.flags(**flags, **{"with-duplicates": True})])
     assert "2 to forget, 239 to retain" in out
 

@@ -11,10 +11,11 @@ from expunge import registry, suitability
 from expunge.config import Recipe, RequestConfig, RunConfig
 from expunge.data import sources
 from expunge.data.held_out import again, overlapping, split_halves
+from expunge.data.near_duplicates import alike
 from expunge.data.records import Records, content_ids, is_text
-from expunge.data.request import Resolved, matching, mentioning, read_request, resolve
+from expunge.data.request import Resolved, matching, mentioning, read_request, resolve, with_more
 from expunge.errors import Collector, Problem, UsageError
-from expunge.privacy import read_salt, salt_path
+from expunge.privacy import pseudonym, read_salt, salt_path
 from expunge.sisa.request import manifest_of, still_there
 from expunge.tasks.kinds import Task
 from expunge.tasks.text_classification import TextClassification
@@ -60,6 +61,7 @@ class Prepared:
         audits: The audits, built.
         salt: The user's salt.
         model: The model in memory, where one was given.
+        near_held_out: Held-out records that nearly repeat a record to forget: they are not as if never seen.
     """
 
     config: RunConfig
@@ -74,6 +76,23 @@ class Prepared:
     audits: dict[str, Any]
     salt: bytes
     model: Any
+    near_held_out: int = 0
+
+    def shown(self, record_id: str) -> str:
+        """An id as reports may show it: its pseudonym, unless raw ids are wanted."""
+        return record_id if self.config.privacy.show_ids else pseudonym(self.salt, record_id)
+
+    @property
+    def duplicates_left(self) -> frozenset[str]:
+        """Ids of retained records that say the same, or nearly, as one to forget: with them the erasure is incomplete."""
+        return self.request.left & {self.train.ids[i] for i in self.request.retain}
+
+    def left(self) -> dict[str, int]:
+        """How many duplicates are retained, by kind: ``identical``, ``near``, ``neighbour``."""
+        stays, near = self.duplicates_left, self.request.near
+        kinds = {kind: stays & {match.other for match in near if match.kind == kind} for kind in ("near", "neighbour")}
+        counts = {kind: len(found) for kind, found in kinds.items()}
+        return {"identical": len(stays) - sum(counts.values()), **counts}
 
 
 def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Problem] = ()) -> Prepared:
@@ -104,6 +123,9 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
         request = found.run(resolve, train, ids, config.request, selected)
     halves = found.run(_held_out, config, inputs, kind, train, request, found) if kind else None
     recipe = found.run(suitability.comparisons, config, model_config, found)
+    if config.request.neighbours is not None and config.retrain.base is None:
+        way_out = "Name the model the original was fine-tuned from: --base PATH."
+        found.problems.append(Problem("request.neighbours", "there is no base model to compare texts in", way_out))
     audits = found.run(_audits, config)
     max_length = None
     if tokenizer and model_config:
@@ -121,11 +143,16 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     assert request is not None
     assert halves is not None
     assert kind is not None
-    calibration, evaluation, halved, dropped = halves
+    if config.request.neighbours is not None:
+        from expunge.neighbours import neighbours
+
+        task_ = kind.task(tokenizer, max_length, kind.names)
+        request = with_more(train, request, neighbours(config, task_, train, request))
+    calibration, evaluation, halved, dropped, near = halves
     return Prepared(
         config=config, task=kind.task(tokenizer, max_length, kind.names), train=train, request=request,
         calibration=calibration, evaluation=evaluation, halved=halved, dropped=dropped, recipe=recipe,
-        audits=audits, salt=salt, model=inputs.model,
+        audits=audits, salt=salt, model=inputs.model, near_held_out=near,
     )  # fmt: skip
 
 
@@ -240,8 +267,9 @@ def _content_key(config: RunConfig, kind: Kind | None) -> Any:
 
 def _held_out(
     config: RunConfig, inputs: Inputs, kind: Kind, train: Records | None, request: Resolved | None, found: Collector
-) -> tuple[Records, Records, bool, int] | None:
-    forgotten = {train.ids[i] for i in request.forget} if train is not None and request is not None else set()
+) -> tuple[Records, Records, bool, int, int] | None:
+    forget = train.take(request.forget) if train is not None and request is not None else None
+    forgotten = set(forget.ids) if forget is not None else set()
     read = []
     for where, given, path in (
         ("data.held_out", inputs.held_out, config.data.held_out),
@@ -255,7 +283,7 @@ def _held_out(
             return None
         named = again(list(map(_id_text, columns.get(config.data.id, ()))), forgotten)
         read.append((where, records, named))
-    dropped = 0
+    dropped = near = 0
     kept = []
     for where, records, named in read:
         inside = overlapping(records, train.texts) if train is not None else []
@@ -266,7 +294,11 @@ def _held_out(
         if named and config.data.overlap == "refuse":
             what = f"{len(named)} of {len(records)} held-out records have the id of a record to forget"
             found.problems.append(Problem(where, what, way_out))
-        outside = set(range(len(records))) - {*inside, *named}
+        like = _nearly(forget, records, config.request.near_duplicates) - {*inside, *named} if forget else set()
+        if config.data.overlap == "refuse":
+            near += len(like)
+            like = set()
+        outside = set(range(len(records))) - {*inside, *named, *like}
         dropped += len(records) - len(outside)
         kept.append(records.take(sorted(outside)))
     halved = len(kept) == 1
@@ -283,7 +315,12 @@ def _held_out(
         found.problems.append(
             Problem("data.held_out", what, "Give more held-out records; some hundred make useful figures.")
         )
-    return calibration, evaluation, halved, dropped
+    return calibration, evaluation, halved, dropped, near
+
+
+def _nearly(forget: Records, held_out: Records, threshold: float) -> set[int]:
+    """Positions of held-out records that nearly repeat a record to forget."""
+    return {place for _, place, _ in alike(forget.texts, held_out.texts, threshold, of_words=held_out.of_words)}
 
 
 def _audits(config: RunConfig) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from expunge import cli_bench, cli_sisa
+from expunge import cli_bench, cli_plan, cli_sisa
 from expunge.cli_options import given, with_run_options
 from expunge.errors import ExpungeError, Problem, UsageError
 
@@ -112,7 +112,7 @@ def check(
         f"{len(request.retain)} to retain; {len(prepared.calibration)} for calibration, {len(prepared.evaluation)} "
         "for evaluation."
     )
-    _warn(prepared)
+    cli_plan.warn(prepared)
 
 
 @app.command()
@@ -130,7 +130,7 @@ def run(
     if out is None:
         raise UsageError(Problem("--out", "no output folder is named", "Name one that does not exist: --out erased/."))
     prepared = _prepare(config, set_, options, out)
-    _warn(prepared)
+    cli_plan.warn(prepared)
     with _quiet_libraries():
         from expunge.erase import execute
         from expunge.progress import ConsoleProgress
@@ -141,6 +141,25 @@ def run(
     if not json:
         print(f"Report: {Path(out) / 'report.html'}")
     _gate(erased.record)
+
+
+@app.command()
+@with_run_options
+def plan(options: dict[str, Any], config: _Config = None, set_: _Set = None, json: _Json = False) -> None:
+    """Say before a run whether erasure is needed, what it will cost, and what it cannot show. Writes nothing."""
+    prepared = _prepare(config, set_, options, None)
+    cli_plan.warn(prepared)
+    with _quiet_libraries():
+        from expunge.plan import make_plan
+        from expunge.progress import ConsoleProgress
+
+        made = make_plan(prepared, ConsoleProgress())
+    if json:
+        import json as json_module
+
+        print(json_module.dumps(made.as_dict(), indent=1))
+    else:
+        cli_plan.show_plan(made)
 
 
 def _prepare(config: Path | None, sets: Sequence[str] | None, options: dict[str, Any], out: str | None) -> Any:
@@ -159,35 +178,6 @@ def _prepare(config: Path | None, sets: Sequence[str] | None, options: dict[str,
         except UsageError as error:
             raise UsageError([*extra, *error.problems]) from None
         return check_all(settings, extra=extra)
-
-
-def _warn(prepared: Any) -> None:
-    """Say on stderr what the user should know before the run."""
-    request = prepared.request
-    if request.duplicates:
-        copies = sum(map(len, request.duplicates.values()))
-        print(f"{copies} rows outside the request say the same as a requested one:", file=sys.stderr)
-        for record_id, others in list(request.duplicates.items())[:10]:
-            print(f"  {record_id} = {', '.join(others[:5])}{' ...' if len(others) > 5 else ''}", file=sys.stderr)
-        if request.duplicates_added:
-            print("They are forgotten too (--with-duplicates).", file=sys.stderr)
-        else:
-            print("They stay, so their content is not erased; --with-duplicates adds them.", file=sys.stderr)
-    if gone := sorted(prepared.train.classes(request.forget) - prepared.train.classes(request.retain)):
-        names = ", ".join(prepared.task.label_names[label] for label in gone)
-        print(f"No record of these classes stays: {names}.", file=sys.stderr)
-        if prepared.config.as_dict()["method"]["name"] == "deepcut":
-            print("DeepCUT needs some to push the others away from: use --method gradient-difference.", file=sys.stderr)
-    if request.missing:
-        shown = ", ".join(request.missing[:10]) + (" ..." if len(request.missing) > 10 else "")
-        print(f"{len(request.missing)} requested ids are not in the data (allowed): {shown}", file=sys.stderr)
-    empty = sum(not "".join(text).strip() for text in prepared.train.texts)
-    if empty:
-        print(f"{empty} training records have an empty text.", file=sys.stderr)
-    if prepared.dropped:
-        print(f"{prepared.dropped} held-out records that are also in training are left out.", file=sys.stderr)
-    if prepared.halved:
-        print("Held-out was split by hash into a calibration and an evaluation half.", file=sys.stderr)
 
 
 def _show_record(record: Any, as_json: bool) -> None:
@@ -321,6 +311,7 @@ def demo(
     print(f"Report: {Path(out) / 'erased' / 'report.html'}")
 
 
+app.command()(cli_plan.records)
 app.command()(_quiet_libraries()(cli_sisa.train_sisa))
 _bench = typer.Typer(help="Benchmark methods beside models retrained without the records.", no_args_is_help=True)
 _bench.command()(_quiet_libraries()(cli_bench.run))

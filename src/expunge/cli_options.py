@@ -45,6 +45,15 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "with_duplicates": (
         bool, typer.Option("--with-duplicates", help="Forget identical rows too.", rich_help_panel=_ASK)
     ),
+    "with_near_duplicates": (
+        bool, typer.Option("--with-near-duplicates", help="Forget near-duplicates and neighbours too.", rich_help_panel=_ASK)
+    ),
+    "near_duplicates": (
+        float | None, typer.Option(help="Share of a text's pieces that makes a near-duplicate: 0.8.", rich_help_panel=_ASK)
+    ),
+    "neighbours": (
+        float | None, typer.Option(help="Look for paraphrases too, in the base model: cosine, 0.85.", rich_help_panel=_ASK)
+    ),
     "allow_missing": (
         bool, typer.Option("--allow-missing", help="Go on when some ids are not found.", rich_help_panel=_ASK)
     ),
@@ -109,6 +118,9 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
         "request.label": options["forget_label"],
         "request.fraction": options["forget_fraction"],
         "request.with_duplicates": options["with_duplicates"],
+        "request.with_near_duplicates": options["with_near_duplicates"],
+        "request.near_duplicates": options["near_duplicates"],
+        "request.neighbours": options["neighbours"],
         "request.allow_missing": options["allow_missing"],
         "method.name": options["method"],
         "retrain.base": options["base"],

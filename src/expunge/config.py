@@ -19,6 +19,7 @@ from expunge.options import (
     PositiveInt,
     Probability,
     Seed,
+    Share,
     did_you_mean,
     option,
 )
@@ -91,7 +92,14 @@ class RequestConfig(_Section):
     label: str | None = option(None, "every record of this class; for a tagger: with an entity of this type")
     fraction: Fraction | None = option(None, "a random share of the training data, for benchmarks")
     seed: NonNegativeInt = option(0, "seed of that random share")
-    with_duplicates: bool = option(False, "add rows identical to a requested one (after normalisation)")
+    with_duplicates: bool = option(False, "forget rows identical to a requested one too (after normalisation)")
+    with_near_duplicates: bool = option(False, "forget near-duplicates and neighbours too, as well as identical rows")
+    near_duplicates: Share = option(
+        0.8, "rows that share this much of a requested text are near-duplicates (Jaccard of 5-character pieces)"
+    )
+    neighbours: Share | None = option(
+        None, "also look for paraphrases: rows of at least this cosine to a requested one (a forward pass a record)"
+    )
     allow_missing: bool = option(False, "go on when some requested ids are not in the data")
 
 

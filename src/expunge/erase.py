@@ -99,8 +99,9 @@ class Erased:
         left = before.train.take(before.request.retain)
         asked = before.config.request
         alone = RequestConfig(
-            ids=tuple(ids), seed=asked.seed, with_duplicates=asked.with_duplicates, allow_missing=asked.allow_missing
-        )
+            ids=tuple(ids), seed=asked.seed, with_duplicates=asked.with_duplicates, allow_missing=asked.allow_missing,
+            with_near_duplicates=asked.with_near_duplicates, near_duplicates=asked.near_duplicates,
+        )  # fmt: skip
         config = replace(before.config, request=alone)
         request = resolve(left, list(ids), config.request)
         following = replace(before, config=config, train=left, request=request, model=self.model)
@@ -158,7 +159,7 @@ def unlearn(
         id: Id column; left out, ids are content hashes.
         max_length: Tokens a record is cut to; left out: the recipe's, else the tokenizer's own limit.
         labels: Class names in the model's order, where the model has none.
-        with_duplicates: Forget identical rows too (a `RequestConfig` says so itself, as for the next).
+        with_duplicates: Forget identical rows too (a `RequestConfig` says so itself, as for near-duplicates and the next).
         allow_missing: Go on when some ids are not in the data.
         overlap: ``"refuse"`` or ``"drop"`` held-out records that are also in training.
         base: The model the original was fine-tuned from; with `recipe` (a TOML file), retrained models are made.

@@ -13,11 +13,12 @@ import numpy as np
 from expunge.audits.base import AuditContext, Tables
 from expunge.checks import Prepared
 from expunge.config import absolute_paths
+from expunge.memorisation import Memory, memorised
 from expunge.privacy import pseudonym
 from expunge.record import Finding, Measurement, RunRecord, environment
-from expunge.verdict import verdict
+from expunge.verdict import incomplete, verdict
 
-__all__ = ["Evidence", "build_record", "request_hmac"]
+__all__ = ["Evidence", "build_record", "duplicates_of", "request_hmac", "shown_memory"]
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,12 @@ def build_record(evidence: Evidence) -> RunRecord:
         seed=prepared.config.seed,
         stressed=evidence.stressed,
     )
+    left = prepared.left()
     measurements: list[Measurement] = []
     figures: dict[str, Any] = {}
     not_measured: dict[str, str] = {}
-    findings: list[Finding] = []
+    stays = incomplete(left)
+    findings = [Finding(audit="duplicates", kind="incomplete", sentence=stays)] if stays else []
     columns: dict[str, Sequence[Any]] = {}
     for name, audit in prepared.audits.items():
         result = audit.run(context)
@@ -89,7 +92,7 @@ def build_record(evidence: Evidence) -> RunRecord:
         cost=_cost(evidence),
         measurements=tuple(measurements),
         not_measured=not_measured,
-        verdict=verdict(context, settings.max_utility_loss),
+        verdict=verdict(context, settings.max_utility_loss, left),
         figures=figures,
         findings=tuple(findings),
         records=tuple(_rows(evidence, columns)),
@@ -134,12 +137,16 @@ def _data(prepared: Prepared, words_cut: int) -> dict[str, Any]:
 
 def _request(prepared: Prepared) -> dict[str, Any]:
     request = prepared.request
-    copies = sum(map(len, request.duplicates.values()))
+    left = prepared.left()
     return {
         "missing": len(request.missing),
-        "duplicates": copies,
+        "duplicates": sum(map(len, request.duplicates.values())),
         "duplicates_added": request.duplicates_added,
-        "duplicates_left": 0 if request.duplicates_added else copies,
+        "duplicates_left": left["identical"],
+        "near_duplicates": len({match.other for match in request.near}),
+        "near_duplicates_added": request.near_added,
+        "near_duplicates_left": left["near"] + left["neighbour"],
+        "near_held_out": prepared.near_held_out,
         "hmac": request_hmac(prepared),
     }
 
@@ -166,16 +173,21 @@ def _cost(evidence: Evidence) -> dict[str, Any]:
 
 
 def _rows(evidence: Evidence, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """What models and audits say of each forget record; of a model its margin, and whether the record is labelled right."""
+    """All that is known of each forget record: see `expunge.record_table` for the columns."""
     prepared = evidence.prepared
-    show = prepared.config.privacy.show_ids
-    copied = prepared.request.duplicates
+    request, names = prepared.request, prepared.task.label_names
+    original = evidence.models["original"][0]
+    memories = memorised(original["forget"], [original["calibration"], original["evaluation"]])
+    found = duplicates_of(prepared)
     rows = []
-    for place, position in enumerate(prepared.request.forget):
+    for place, (position, memory) in enumerate(zip(request.forget, memories, strict=True)):
         record_id = prepared.train.ids[position]
         row: dict[str, Any] = {
-            "id": record_id if show else pseudonym(prepared.salt, record_id),
-            "duplicates": len(copied.get(record_id, ())),
+            "id": prepared.shown(record_id),
+            "named": record_id not in request.added,
+            "duplicates": len(request.duplicates.get(record_id, ())),
+            "alike": found.get(record_id, []),
+            **shown_memory(memory),
         }
         for model, tables in evidence.models.items():
             if tables:
@@ -183,8 +195,27 @@ def _rows(evidence: Evidence, columns: Mapping[str, Sequence[Any]]) -> list[dict
                     "margin": round(float(np.mean([t["forget"].record_margins[place] for t in tables])), 4),
                     "correct": round(float(np.mean([_share(t["forget"].hits[place]) for t in tables])), 4),
                 }
+                if len(tables) == 1 and not tables[0]["forget"].several_units:
+                    row[model]["predicted"] = names[int(tables[0]["forget"].predictions[place])]
         rows.append({**row, **{name: values[place] for name, values in columns.items()}})
     return rows
+
+
+def shown_memory(memory: Memory) -> dict[str, Any]:
+    """Whether the original had memorised a record, as tables hold it."""
+    return {"memorised": memory.answer, "percentile": memory.percentile}
+
+
+def duplicates_of(prepared: Prepared) -> dict[str, list[dict[str, Any]]]:
+    """Requested id -> its duplicates: shown id, kind, similarity, and whether each is forgotten too or left."""
+    left = prepared.duplicates_left
+    found: dict[str, list[dict[str, Any]]] = {}
+    pairs = [(i, other, "identical", 1.0) for i, others in prepared.request.duplicates.items() for other in others]
+    pairs += [(match.requested, match.other, match.kind, match.similarity) for match in prepared.request.near]
+    for requested, other, kind, similarity in pairs:
+        entry = {"id": prepared.shown(other), "kind": kind, "similarity": similarity, "left": other in left}
+        found.setdefault(requested, []).append(entry)
+    return found
 
 
 def _share(hits: np.ndarray) -> float:

@@ -13,13 +13,14 @@ from annotated_types import Ge, Gt, Le, Lt
 from expunge.errors import Problem, UsageError
 
 __all__ = [
-    "Fraction", "NonNegative", "NonNegativeInt", "Options", "Positive", "PositiveInt", "Probability", "Seed", "did_you_mean",
-    "option",
+    "Fraction", "NonNegative", "NonNegativeInt", "Options", "Positive", "PositiveInt", "Probability", "Seed", "Share",
+    "did_you_mean", "option",
 ]  # fmt: skip
 
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Gt(0), Lt(1)]
+Share = Annotated[float, Gt(0), Le(1)]
 Probability = Annotated[float, Ge(0), Le(1)]
 PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]

@@ -43,6 +43,10 @@ class StepSampler:
         batch_size: Forget records a step.
         retain_ratio: Retained records in a step, as a multiple of `batch_size`; a step has at least two.
         seed: Seed of all draws.
+
+    Attributes:
+        batch_size: Forget records a step; the last step of a pass may have fewer.
+        retain_size: Retained records a step.
     """
 
     def __init__(
@@ -56,8 +60,8 @@ class StepSampler:
     ) -> None:
         self._forget_labels = [tuple(dict.fromkeys(labels)) for labels in forget_labels]
         self._retain_labels = [tuple(dict.fromkeys(labels)) for labels in retain_labels]
-        self._batch_size = batch_size
-        self._retain_size = min(max(2, batch_size * retain_ratio), len(self._retain_labels))
+        self.batch_size = batch_size
+        self.retain_size = min(max(2, batch_size * retain_ratio), len(self._retain_labels))
         self._seed = seed
         holders: dict[int, list[int]] = {}
         for position, labels in enumerate(self._retain_labels):
@@ -69,14 +73,14 @@ class StepSampler:
     @property
     def steps_per_pass(self) -> int:
         """Steps in which every forget record is seen once."""
-        return -(-len(self._forget_labels) // self._batch_size)
+        return -(-len(self._forget_labels) // self.batch_size)
 
     def plan(self, step: int) -> StepPlan:
         """The records of optimisation step `step`, counted from 0."""
         number, within = divmod(step, self.steps_per_pass)
         order = self._permutation("forget", number, len(self._forget_labels))
-        forget = [int(i) for i in order[within * self._batch_size : (within + 1) * self._batch_size]]
-        retain = self._stream(step * self._retain_size, self._retain_size)
+        forget = [int(i) for i in order[within * self.batch_size : (within + 1) * self.batch_size]]
+        retain = self._stream(step * self.retain_size, self.retain_size)
         return StepPlan(tuple(forget), tuple(self._made_class_aware(forget, retain, step)))
 
     def _permutation(self, what: str, number: int, size: int) -> np.ndarray:

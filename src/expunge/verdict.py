@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,28 @@ from expunge.metrics import Metric, headline
 from expunge.scoring import ScoreTable
 from expunge.stats import Interval, auc
 
-__all__ = ["LEAST_RECORDS", "reached", "verdict"]
+__all__ = ["LEAST_RECORDS", "incomplete", "original_passes", "reached", "verdict"]
 
 LEAST_RECORDS = 20
 """Forget records below which figures over them decide nothing."""
 
 
-def verdict(context: AuditContext, max_utility_loss: float) -> dict[str, Any]:
+def incomplete(left: Mapping[str, int]) -> str | None:
+    """What to say of duplicates that were retained, with the way out; None where none were.
+
+    Args:
+        left: How many were, by kind: ``identical``, ``near``, ``neighbour``.
+    """
+    said = {
+        "identical": "identical to a requested one (--with-duplicates forgets them too)",
+        "near": "nearly the same (--with-near-duplicates forgets them too; --near-duplicates says from which similarity on)",
+        "neighbour": "near to one in the base model's space (--with-near-duplicates forgets them too; --neighbours likewise)",
+    }
+    parts = [f"{left[kind]} {words}" for kind, words in said.items() if left.get(kind)]
+    return f"Incomplete: of the retained records {', '.join(parts)}." if parts else None
+
+
+def verdict(context: AuditContext, max_utility_loss: float, left: Mapping[str, int] | None = None) -> dict[str, Any]:
     """Judge the unlearned model.
 
     Against retrained models (evidence class ``retrain-compared``) where there are any, and in any case against
@@ -30,28 +46,45 @@ def verdict(context: AuditContext, max_utility_loss: float) -> dict[str, Any]:
       so few knows nothing.
 
     Criteria of forgetting are intervals of differences that must contain zero (of the AUC: 0.5); the criterion of
-    utility is a point estimate.
+    utility is a point estimate. Duplicates of forget records among the retained ones make any class ``not reached``.
+
+    Args:
+        context: Scores of all models.
+        max_utility_loss: Fall of the evaluation figure that is still allowed.
+        left: Duplicates that were retained, by kind, as `incomplete` takes them.
 
     Returns:
         ``evidence`` (the strongest class judged), ``outcome`` (of that class), ``classes`` (class -> outcome and
         criteria), and ``sentence``.
     """
+    left = left or {}
     classes = {"population": _judge(context, _population, max_utility_loss)}
     if context.models.get("retrained"):
         classes["retrain-compared"] = _judge(context, _retrain_compared, max_utility_loss)
     evidence = "retrain-compared" if "retrain-compared" in classes else "population"
+    sentence = _sentence(context, evidence, classes[evidence]["outcome"], classes[evidence]["criteria"])
+    stays = incomplete(left)
+    for judged in classes.values():
+        judged["criteria"].append(_completeness(sum(left.values())))
+        if stays:
+            judged["outcome"] = "not reached"
     outcome = classes[evidence]["outcome"]
     return {
         "evidence": evidence,
         "outcome": outcome,
         "classes": classes,
-        "sentence": _sentence(context, evidence, outcome, classes[evidence]["criteria"]),
+        "sentence": f"{stays} {sentence}" if stays else sentence,
     }
 
 
 def reached(judged: dict[str, Any], required: str) -> bool:
     """Whether the verdict of a required evidence class (``population`` or ``retrain-compared``) was reached."""
     return judged["classes"].get(required, {}).get("outcome") == "reached"
+
+
+def original_passes(context: AuditContext) -> bool:
+    """Whether the untouched original passes the forgetting criteria of the population class."""
+    return all(criterion["holds"] for criterion in _population(context, "original"))
 
 
 def _judge(context: AuditContext, forgetting: Any, max_utility_loss: float) -> dict[str, Any]:
@@ -129,6 +162,18 @@ def _utility(context: AuditContext, max_utility_loss: float) -> dict[str, Any]:
         "target": -max_utility_loss,
         "holds": loss.value >= -max_utility_loss,
         "side": "within" if loss.value >= -max_utility_loss else "low",
+    }
+
+
+def _completeness(left: int) -> dict[str, Any]:
+    return {
+        "name": "duplicates of forget records left in the retained data",
+        "value": left,
+        "low": left,
+        "high": left,
+        "target": 0,
+        "holds": not left,
+        "side": "incomplete" if left else "within",
     }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from expunge.data import sources
 from expunge.data.conll import CONLL_SUFFIXES
 from expunge.data.duplicates import exact_duplicates
 from expunge.data.mention import mentioning
+from expunge.data.near_duplicates import Alike, alike
 from expunge.data.records import Records
 from expunge.errors import Problem, UsageError
 
-__all__ = ["Resolved", "matching", "mentioning", "read_request", "resolve"]
+__all__ = ["Resolved", "matching", "mentioning", "read_request", "resolve", "with_more"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Resolved:
         missing: Requested ids that are not in the data.
         duplicates: Requested id -> ids of its identical copies.
         duplicates_added: Whether those copies are in `forget`.
+        near: Records that say nearly the same as a requested one.
+        near_added: Whether they are in `forget`.
     """
 
     forget: tuple[int, ...]
@@ -37,6 +40,20 @@ class Resolved:
     missing: tuple[str, ...]
     duplicates: dict[str, tuple[str, ...]]
     duplicates_added: bool
+    near: tuple[Alike, ...] = ()
+    near_added: bool = False
+
+    @property
+    def left(self) -> frozenset[str]:
+        """Ids of the duplicates that stay in the retained data."""
+        identical = () if self.duplicates_added else (i for ids in self.duplicates.values() for i in ids)
+        return frozenset(identical) | frozenset(() if self.near_added else (match.other for match in self.near))
+
+    @property
+    def added(self) -> frozenset[str]:
+        """Ids of records that are forgotten as duplicates, not named by the request."""
+        found = {i for ids in self.duplicates.values() for i in ids} | {match.other for match in self.near}
+        return frozenset(found) - self.left
 
 
 def read_request(
@@ -173,10 +190,37 @@ def resolve(
         raise UsageError(Problem("request", what, way_out))
     copies = exact_duplicates(records.texts, positions)
     named = {records.ids[i]: tuple(records.ids[j] for j in rows) for i, rows in copies.items()}
-    if config.with_duplicates:
-        positions |= {j for rows in copies.values() for j in rows}
-    if len(positions) == len(records):
+    identical = {j for rows in copies.values() for j in rows}
+    near = _near(records, positions, identical, config.near_duplicates)
+    resolved = Resolved((), (), tuple(missing), named, config.with_duplicates or config.with_near_duplicates)
+    return _split(records, positions, replace(resolved, near=tuple(near), near_added=config.with_near_duplicates))
+
+
+def with_more(records: Records, request: Resolved, near: Sequence[Alike]) -> Resolved:
+    """The request with further records like requested ones: found, and forgotten too where near-duplicates are.
+
+    Raises:
+        UsageError: Nothing is left to retain.
+    """
+    positions = {i for i in request.forget if records.ids[i] not in request.added}
+    return _split(records, positions, replace(request, near=(*request.near, *near)))
+
+
+def _near(records: Records, positions: Collection[int], identical: Collection[int], threshold: float) -> list[Alike]:
+    wanted = sorted(positions)
+    others = [i for i in range(len(records)) if i not in positions and i not in identical]
+    found = alike(
+        [records.texts[i] for i in wanted], (records.texts[i] for i in others), threshold, of_words=records.of_words
+    )
+    return [Alike(records.ids[wanted[i]], records.ids[others[j]], round(s, 4), "near") for i, j, s in found]
+
+
+def _split(records: Records, positions: Collection[int], found: Resolved) -> Resolved:
+    """`found` with the records at `positions`, and duplicates where they are to go too, to forget and the rest to retain."""
+    added = found.added
+    forget = tuple(i for i, record_id in enumerate(records.ids) if i in positions or record_id in added)
+    if len(forget) == len(records):
         way_out = "Some records must stay: unlearning needs retained data. To forget everything, use the base model."
         raise UsageError(Problem("request", f"all {len(records)} records are to be forgotten", way_out))
-    retain = tuple(i for i in range(len(records)) if i not in positions)
-    return Resolved(tuple(sorted(positions)), retain, tuple(missing), named, config.with_duplicates)
+    gone = set(forget)
+    return replace(found, forget=forget, retain=tuple(i for i in range(len(records)) if i not in gone))
