@@ -8,7 +8,7 @@ from typing import Any
 
 from expunge import figures
 from expunge.record import RunRecord
-from expunge.summary import MODELS, facts, table, warnings
+from expunge.summary import MODELS, facts, limits, record_columns, table, warnings
 
 __all__ = ["render", "write"]
 
@@ -43,7 +43,9 @@ def render(record: RunRecord, folder: str | None = None) -> str:
     shown = [model for model in MODELS if any(m.model == model for m in record.measurements)]
     return environment.from_string(page).render(
         record=record,
-        rows=table(record),
+        sections=_sections(record),
+        columns=record_columns(record),
+        limits=limits(record),
         models=shown,
         measured={m.name for m in record.measurements},
         facts=facts(record),
@@ -54,6 +56,14 @@ def render(record: RunRecord, folder: str | None = None) -> str:
         began=datetime.fromtimestamp(record.timings["started_unix"], UTC).strftime("%Y-%m-%d %H:%M"),
         settings=_flat(record.config),
     )
+
+
+def _sections(record: RunRecord) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Rows of the main table by audit, in the order in which the audits ran."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, by_model in table(record):
+        found.setdefault(next(iter(by_model.values())).audit, []).append({"name": name, "by_model": by_model})
+    return list(found.items())
 
 
 def write(record: RunRecord, folder: str) -> None:

@@ -6,7 +6,18 @@ from typing import Any
 
 from expunge.record import Measurement, RunRecord
 
-__all__ = ["LEAST_FIT", "MODELS", "facts", "interval", "print_summary", "table", "unfit", "warnings"]
+__all__ = [
+    "LEAST_FIT",
+    "MODELS",
+    "facts",
+    "interval",
+    "limits",
+    "print_summary",
+    "record_columns",
+    "table",
+    "unfit",
+    "warnings",
+]
 
 MODELS = ("original", "unlearned", "retrained")
 
@@ -19,9 +30,45 @@ def table(record: RunRecord) -> list[tuple[str, dict[str, Measurement]]]:
     return list(rows.items())
 
 
+_OF_EVERY_ROW = {"id", "named", "duplicates", "alike", "percentile", *MODELS}
+
+
+def record_columns(record: RunRecord) -> list[tuple[str, list[str]]]:
+    """What audits say of single records: name of a column -> one text a record, a figure with its interval in one."""
+    names = [name for name in (record.records[0] if record.records else ()) if name not in _OF_EVERY_ROW]
+    columns = []
+    for name in names:
+        if name.removesuffix(", low").removesuffix(", high") == name:
+            ends = [f"{name}, low", f"{name}, high"] if f"{name}, low" in names else []
+            columns.append((name, [_cell(row[name], [row[end] for end in ends]) for row in record.records]))
+    return columns
+
+
+def _cell(value: Any, ends: list[Any]) -> str:
+    if value is None:
+        return "not measured"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2f}" + (f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else "")
+
+
+def limits(record: RunRecord) -> list[str]:
+    """What the evidence of this run cannot show, whatever its figures are."""
+    if record.verdict["evidence"] != "population":
+        count = len(record.models["retrained"])
+        few = "One retrained model does not show how far retrained models differ among themselves: more seeds would."
+        return [few] if count == 1 else []
+    return [
+        "What the model would say of each record had it never been trained on: only a retrained model says that (--retrain).",
+        "Whether forget records are by nature easier or harder than records never seen: if so, looking like these is not the "
+        "right goal, and these figures cannot know.",
+        "How far models differ by the luck of a seed: there is no noise floor.",
+    ]
+
+
 def interval(m: Measurement | None) -> str:
     """A figure with its interval, e.g. ``0.827 [0.76, 0.88]``."""
-    return "not measured" if m is None else f"{m.value:.3f} [{m.low:.3f}, {m.high:.3f}]"
+    return "" if m is None else f"{m.value:.3f} [{m.low:.3f}, {m.high:.3f}]"
 
 
 def print_summary(record: RunRecord) -> None:
@@ -51,7 +98,8 @@ def print_summary(record: RunRecord) -> None:
     console.print(grid)
     verdict = record.verdict
     last = f"Verdict ({verdict['evidence']}, {verdict['outcome']}): {verdict['sentence']}"
-    for line in (*facts(record), *warnings(record), last):
+    found = [f"{finding.kind.capitalize()} ({finding.audit}): {finding.sentence}" for finding in record.findings]
+    for line in (*facts(record), *warnings(record), *found, *limits(record)[:1], last):
         console.print(line, markup=False)
 
 
