@@ -179,6 +179,9 @@ def _rows(evidence: Evidence, columns: Mapping[str, Sequence[Any]]) -> list[dict
     original = evidence.models["original"][0]
     memories = memorised(original["forget"], [original["calibration"], original["evaluation"]])
     found = duplicates_of(prepared)
+    columns = dict(columns)
+    judged = columns.pop("memorised by the original", None)  # beside retrained models it is the better answer
+    better = judged if judged is not None and len(evidence.models["retrained"]) > 1 else None
     rows = []
     for place, (position, memory) in enumerate(zip(request.forget, memories, strict=True)):
         record_id = prepared.train.ids[position]
@@ -189,6 +192,8 @@ def _rows(evidence: Evidence, columns: Mapping[str, Sequence[Any]]) -> list[dict
             "alike": found.get(record_id, []),
             **shown_memory(memory),
         }
+        if better is not None:
+            row["memorised"] = better[place]
         for model, tables in evidence.models.items():
             if tables:
                 row[model] = {
