@@ -10,7 +10,7 @@ import pytest
 from expunge.audits.base import AuditContext
 from expunge.audits.latent_probe import LatentProbe
 from expunge.comparing import combined_auc, excess
-from expunge.probe import folds, probe_scores
+from expunge.probe import folds, label_margins, probe_scores
 from expunge.scoring import ScoreTable
 from expunge.stats import auc
 
@@ -35,6 +35,7 @@ def tables(seed: int, shift: float = 0.0, drift: float = 0.0) -> dict[str, Score
     return {
         "forget": table(FORGET, [seed, 0], shift, drift),
         "evaluation": table(EVALUATION, [seed, 1]),
+        "retain": table(EVALUATION, [seed, 2], shift),
     }
 
 
@@ -51,15 +52,20 @@ def test_a_planted_trace_is_found_at_its_layer() -> None:
     for retrained in (0, 1, 2):
         result = LatentProbe().run(context(1, {"shift": 2.0}, retrained))
         assert [f.kind for f in result.findings] == ["trace"]
-        assert "layer 2 with AUC 0.9" in result.findings[0].sentence
-        assert "outputs look unseen" in result.findings[0].sentence
-        assert ("no retrained model was given" in result.findings[0].sentence) is (retrained == 0)
+        sentence = result.findings[0].sentence
+        assert "membership probe tells forget from held-out records at the layer 2 with AUC 0.9" in sentence
+        assert "outputs look unseen" in sentence
+        assert ("no retrained model was given" in sentence) is (retrained == 0)
         by = {(m.name, m.model): m for m in result.measurements}
         # Two normals two standard deviations apart: AUC at best Phi(2 / sqrt 2) = 0.921.
-        assert by["probe AUC, layer 2", "unlearned"].value == pytest.approx(0.921, abs=0.05)
-        assert by["probe AUC, layer 0", "unlearned"].low < 0.5 < by["probe AUC, layer 0", "unlearned"].high
-        assert by["probe AUC, layer 2", "original"].n == FORGET + EVALUATION
-        figure = result.figure["latent_probe"]
+        assert by["membership probe AUC, layer 2", "unlearned"].value == pytest.approx(0.921, abs=0.05)
+        assert (
+            by["membership probe AUC, layer 0", "unlearned"].low
+            < 0.5
+            < by["membership probe AUC, layer 0", "unlearned"].high
+        )
+        assert by["membership probe AUC, layer 2", "original"].n == FORGET + EVALUATION
+        figure = result.figure["latent_probe"]["membership"]
         assert figure["layers"] == ["layer 0", "layer 1", "layer 2"]
         assert figure["above"]["original"][2][1] > 0, "the original fails, so the probe has power"
         if retrained:
@@ -73,6 +79,34 @@ def test_without_a_trace_nothing_is_found(retrained: int, natural: dict[str, flo
     audit = LatentProbe(repeats=1)
     found = sum(bool(audit.run(context(seed, {}, retrained, **natural)).findings) for seed in range(15))
     assert found <= 3
+
+
+def test_labels_that_only_a_layer_still_holds_are_found() -> None:
+    """Every model keeps the label of retained records on three axes; the unlearned one that of forget records too."""
+    models = dict(context(4, {}, 2).models)
+    for model, several in models.items():
+        for own in several:
+            for group, t in own.items():
+                if group == "retain" or (group == "forget" and model in ("original", "unlearned")):
+                    t.layers[np.arange(len(t)), 2, 5 + t.labels] += 3
+    plain = context(4, {}, 2)
+    result = LatentProbe().run(replace(plain, models=models))
+    assert "label probe" in result.findings[0].sentence
+    by = {(m.name, m.model): m.value for m in result.measurements}
+    # The own axis lies 3 above; read well, a margin of that much is nearly always above one of the noise alone.
+    assert by["label probe AUC, layer 2", "unlearned"] > 0.9
+    assert by["label probe AUC, layer 2", "retrained"] == pytest.approx(0.5, abs=0.1)
+    assert by["label probe AUC, layer 1", "unlearned"] == pytest.approx(0.5, abs=0.1)
+    assert result.figure["latent_probe"]["label"]["like_retrained"][2] == "no"
+
+
+def test_label_margins_by_hand() -> None:
+    # States are the class itself on two axes: whoever lies on the own class's axis is 1 to 0 ahead but for the penalty.
+    states = np.eye(2)[[0, 0, 1, 1]]
+    labels = np.array([0, 0, 1, 1])
+    (found,) = label_margins((states, labels), [(states[[0, 0]], np.array([0, 1]))], 3)
+    # Standardised, both axes are +-1 and say the same: y = .5 +- 2 w with 4 * 2 w = 4 * .5 - .1 * 4 w: w = .5 / 2.1.
+    assert found == pytest.approx([4 * 0.5 / 2.1, -4 * 0.5 / 2.1])
 
 
 def test_over_forgotten_states_that_no_longer_show_a_natural_difference_are_no_trace() -> None:
@@ -94,7 +128,7 @@ def test_a_class_erased_whole_is_not_told_by_its_class() -> None:
         several[0]["forget"] = replace(several[0]["forget"], layer_units=only, layers=several[0]["forget"].layers[only])
     found = LatentProbe().run(AuditContext(models={**made, "retrained": []}, classes=3, resamples=50))
     assert found.measurements[0].n == len(only) + EVALUATION // 3
-    unlearned = [m for m in found.measurements if m.model == "unlearned"]
+    unlearned = [m for m in found.measurements if m.model == "unlearned" and m.name.startswith("membership")]
     assert all(m.low < 0.5 < m.high for m in unlearned)
     assert not found.findings
 

@@ -33,7 +33,7 @@ from expunge.unlearning import Unlearning
 __all__ = ["Run"]
 
 _GROUPS = ("forget", "retain", "calibration", "evaluation")
-_LAYER_GROUPS = ("forget", "evaluation")
+_LAYER_GROUPS = ("forget", "retain", "evaluation")
 _LAYER_UNITS = 1000  # units of a group whose states of every layer are kept: 10 MB for 13 layers of 384 float16
 
 
@@ -210,7 +210,7 @@ class Run:
         settings = self.prepared.config
         units = {}
         if "layers" in self.needs:
-            units = {group: sample_units(encoded[group], _LAYER_UNITS, settings.seed) for group in _LAYER_GROUPS}
+            units = {g: sample_units(encoded[source[g]], _LAYER_UNITS, settings.seed) for g in _LAYER_GROUPS}
         count = sum(len(encoded[s]) for s in source.values())
         self.scoring_passes += count / 3
         with self._timed("score"), self.progress.stage(f"scoring {shown}", count) as advance:

@@ -1,0 +1,147 @@
+"""The layer probe and the stress audits in whole runs: on planted failures, and what they cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas
+import pytest
+import torch
+from torch.nn import functional
+from transformers import AutoModelForSequenceClassification
+
+from conftest import Job
+from expunge import AuditConfig, StopConfig, TrainingConfig, registry, unlearn
+from expunge.checks import check
+from expunge.config import Recipe, RunConfig
+from expunge.execution import Run
+from expunge.fit import fit
+from expunge.reaudit import reaudit
+from expunge.stress import STRESSES
+
+STRESSFUL = ("relearning", "int8", "reworded")
+
+
+@pytest.fixture(scope="module")
+def ids(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("request") / "ids.txt"
+    file.write_text("\n".join(pandas.read_csv(job.train)["id"][:80]) + "\n", encoding="utf-8")
+    return file
+
+
+def run_of(job: Job, ids: Path, audits: tuple[str, ...], retrained: tuple[str, ...] = ()) -> Run:
+    values = {
+        "model": {"path": str(job.model)},
+        "data": {"train": str(job.train), "held_out": str(job.held_out), "id": "id", "text": ["text"]},
+        "request": {"file": str(ids)},
+        "privacy": {"salt_file": str(job.salt)},
+        "audit": {"audits": list(audits), "bootstrap": 50},
+        "retrain": {"models": list(retrained)},
+    }
+    return Run(check(RunConfig.from_dict(values)))
+
+
+def loaded(path: object):
+    return AutoModelForSequenceClassification.from_pretrained(path, attn_implementation="eager").eval()
+
+
+@pytest.fixture(scope="module")
+def retrained(job: Job, ids: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    run = run_of(job, ids, ("utility",))
+    task, retain = run.prepared.task, run._encode()["retain"]
+    recipe = Recipe(epochs=40.0, learning_rate=3e-3, batch_size=16)
+    model = fit(str(job.base), task, retain, recipe, seed=1, label_names=task.label_names)
+    folder = tmp_path_factory.mktemp("retrained")
+    model.save_pretrained(folder)
+    task.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def with_a_new_head(run: Run, job: Job, retrained: str):
+    """The original with a last layer that answers for the forget records as the retrained model does."""
+    model, teacher, encoded = loaded(job.model), loaded(retrained), run._encode()
+
+    def inputs(group: str) -> dict[str, torch.Tensor]:
+        return run.prepared.task.collate(encoded[group], range(len(encoded[group]))).inputs
+
+    with torch.no_grad():
+        forget, retain = (model.bert(**inputs(group)).pooler_output for group in ("forget", "retain"))
+        wanted = [teacher(**inputs("forget")).logits, model(**inputs("retain")).logits]
+    head = model.classifier
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.03)
+    for _ in range(800):
+        optimizer.zero_grad()
+        parts = [
+            functional.kl_div(
+                head(x).log_softmax(-1), y.log_softmax(-1), log_target=True, reduction="batchmean"
+            )
+            for x, y in zip((forget, retain), wanted, strict=True)
+        ]  # fmt: skip
+        (parts[0] + 0.03 * parts[1]).backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize("compare", [True, False])
+def test_a_changed_head_over_latents_that_still_know_is_a_trace(job, ids, retrained, compare: bool) -> None:
+    run = run_of(job, ids, ("membership", "latent-probe"), (retrained,) if compare else ())
+    encoded = run._encode()
+    original = [run._score(loaded(job.model), encoded, "original")]
+    changed = [run._score(with_a_new_head(run, job, retrained), encoded, "unlearned")]
+    others, _ = run._retrained(encoded)
+    record = run._record(original, changed, others, {}, {}, 0.0, None)
+    assert [(f.audit, f.kind) for f in record.findings] == [("latent-probe", "trace")]
+    assert "though its outputs look unseen" in record.findings[0].sentence
+    assert "label probe" in record.findings[0].sentence
+
+
+def test_a_run_and_an_audit_of_its_folder_make_what_audits_need(job, ids, retrained, tmp_path: Path) -> None:
+    """And the original put in the place of the unlearned model is caught by every audit that can see memory."""
+    erased = unlearn(
+        str(job.model), str(job.train), "gradient-difference", forget=ids.read_text().split(), held_out=str(job.held_out),
+        text="text", id="id", retrained=[retrained], salt_file=str(job.salt), stop=StopConfig(rule="none"),
+        training=TrainingConfig(min_steps=2, epochs=0.1, learning_rate=1e-4),
+        audit=AuditConfig(bootstrap=50, audits=("latent-probe", *STRESSFUL)),
+    )  # fmt: skip
+    record = erased.record
+    assert not record.not_measured
+    assert {m.audit for m in record.measurements} == {"latent-probe", *STRESSFUL}
+    records = 80 + 160 + record.data["calibration"] + record.data["evaluation"]
+    assert record.cost["scoring"] == pytest.approx(3 * records / 3)
+    evaluated = 80 + record.data["evaluation"]
+    assert record.cost["stress"]["int8"] == pytest.approx(3 * evaluated / 3)
+    assert record.cost["stress"]["reworded"] == pytest.approx(3 * 2 * evaluated / 3)
+    assert record.cost["stress"].keys() == STRESSES.keys()
+    assert {f"stress, {name}" for name in STRESSES} <= record.timings.keys()
+    erased.save(str(tmp_path / "erased"))
+    again = reaudit(tmp_path / "erased", model=str(job.model), forget=str(ids))
+    assert again.cost["stress"] == record.cost["stress"]
+    flagged = {f.audit for f in again.findings if f.kind == "trace"}
+    assert flagged == {"latent-probe", "relearning", "reworded"}, "nothing comes back by rounding: it never left"
+    same = reaudit(tmp_path / "erased", forget=str(ids))
+    assert same.measurements == record.measurements
+    assert same.findings == record.findings
+
+
+def test_population_audits_cost_one_forward_pass_over_the_records(job, ids) -> None:
+    """Counted at the model: rows of all forward calls, over the records scored."""
+    population = tuple(n for n in registry.names("audits") if not registry.find("audits", n).needs & STRESSES.keys())
+    assert "latent-probe" in population
+    assert "membership" in population
+    run = run_of(job, ids, population)
+    encoded, model, rows = run._encode(), loaded(job.model), []
+    model.register_forward_pre_hook(lambda m, a, k: rows.append(len(k["input_ids"])), with_kwargs=True)
+    tables = run._score(model, encoded, "original")
+    records = sum(map(len, tables.values()))
+    assert sum(rows) == records + 1, "one more to find the last layer"
+    assert sum(rows) <= 1.3 * records
+    run._record([tables], [tables], [], {}, {}, 0.0, None)
+    assert sum(rows) == records + 1, "audits run no model"
+
+
+def test_what_no_audit_needs_is_not_made(job, ids) -> None:
+    run = run_of(job, ids, ("utility",))
+    tables = run._score(loaded(job.model), run._encode(), "original")
+    assert all(table.layers is None for table in tables.values())
+    assert not run.stressed
+    assert not run.stress_passes
