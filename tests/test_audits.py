@@ -18,11 +18,12 @@ def made_up(n: int, accuracy: float, shift: float, seed: int, labels_seed: int =
     labels = np.random.default_rng(labels_seed).integers(3, size=n)
     right = np.arange(n) < round(accuracy * n)
     rng = np.random.default_rng(seed)
+    margins = rng.normal(shift, 1, n)
     return ScoreTable(
         labels=labels,
         predictions=np.where(right, labels, (labels + 1) % 3),
-        margins=rng.normal(shift, 1, n),
-        losses=-rng.normal(shift, 1, n),
+        margins=margins,
+        losses=np.logaddexp(0, -margins),
         hidden=rng.normal(size=(n, 5)).astype(np.float32),
         offsets=np.arange(n + 1),
     )
