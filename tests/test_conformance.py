@@ -328,6 +328,11 @@ class Silent(Mean):
         return []
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pretends(Mean):
+    needs = frozenset({"int8"})
+
+
 def test_a_sound_audit_passes() -> None:
     check_audit(Mean)
 
@@ -343,6 +348,7 @@ def test_a_sound_audit_passes() -> None:
         (SortsInPlace, "scores were changed"),
         (FallsOver, r"one record a group\): ValueError: too few"),
         (Silent, "neither a figure nor a reason"),
+        (Pretends, r"nothing of its needs: \['int8'\]"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )

@@ -81,10 +81,26 @@ def test_what_comes_back_under_stress_is_found(audit, need, made, retrained: int
     assert compared == {"retrain-compared" if retrained else "population-only"}
 
 
-@pytest.mark.parametrize("retrained", [0, 2])
+@pytest.mark.parametrize("retrained", [0, 1, 3])
 @pytest.mark.parametrize(("audit", "need", "made"), CASES)
 def test_what_does_not_come_back_is_no_finding(audit, need, made, retrained: int) -> None:
-    assert not audit().run(context(need, sets(made, 0.0, retrained), retrained)).findings
+    """Of 60 runs at the 5 % level more than 8 have a finding once in 200 times."""
+    found = 0
+    for seed in range(60):
+        base = 1000 * (seed + 1)
+        stressed = {
+            "original": [made(2.0, base)],
+            "unlearned": [made(0.0, base + 100)],
+            "retrained": [made(0.0, base + 200 + 100 * i) for i in range(retrained)],
+        }
+        plain_ = {
+            "original": [plain(2.0, base + 1)],
+            "unlearned": [plain(0.0, base + 150)],
+            "retrained": [plain(0.0, base + 250 + 100 * i) for i in range(retrained)],
+        }
+        made_context = AuditContext(models=plain_, classes=2, resamples=2, stressed={need: stressed})
+        found += bool(audit().run(made_context).findings)
+    assert found <= 8
 
 
 def test_learning_as_quickly_as_new_records_is_no_finding() -> None:

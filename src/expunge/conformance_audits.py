@@ -6,7 +6,7 @@ import copy
 import inspect
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +14,18 @@ import numpy as np
 
 from expunge.audits.base import Audit, AuditContext, AuditResult, Tables
 from expunge.conformance import check_options, require, rule
+from expunge.data.rewording import REWORDINGS
 from expunge.record import Measurement
 from expunge.scoring import ScoreTable
+from expunge.stress import RELEARNING_STEPS
 
 __all__ = ["check_audit"]
 
 _SIZES = {"forget": 24, "retain": 40, "calibration": 30, "evaluation": 36}
 _COMPARED = ("retrain-compared", "population-only")
 _KINDS = ("remembered", "over-forgotten", "trace", "incomplete", "harm")
+_ROWS = ("labels", "predictions", "margins", "losses", "hidden", "layers", "layer_units")
+_BARE = "no layers and nothing stressed"
 _DIRECTIONS = ("higher", "lower", "as retrained")
 
 
@@ -31,9 +35,9 @@ def check_audit(audit: Any) -> None:
     It can be built without arguments, is frozen, round-trips through plain values and says what it is in its docstring.
     On scores of texts and of tags, beside no, one and two retrained models, it answers the same twice and leaves the
     scores as they were; every figure is finite and has a name, a unit, a direction, an n and an interval, and a gap
-    where the retrained models have it too; what it gives the report is plain JSON. On scores that decide nothing (one record a
-    group, all records alike, no hidden states) it says "not measured" with its reason, or has a finite figure, but
-    does not raise.
+    where the retrained models have it too; what it gives the report is plain JSON. On scores that decide nothing (one
+    record a group, all records alike, no hidden states) it says "not measured" with its reason, or has a finite figure,
+    but does not raise; and where the run has not made what its `needs` name it does say "not measured".
 
     Args:
         audit: A subclass of `Audit`, or an instance whose settings are to be checked.
@@ -60,6 +64,8 @@ def check_audit(audit: Any) -> None:
                 require(not first.measurements, "it has figures as well as a reason for having none")
             else:
                 require(bool(first.measurements or first.figure), "it has neither a figure nor a reason")
+                bare = words == _BARE and built.needs
+                require(not bare, f"it has a figure though the run made nothing of its needs: {sorted(built.needs)}")
         with rule(cls, f"every figure is finite and has name, unit, direction, n and interval ({words})"):
             retrained = {(m.name, m.group) for m in first.measurements if m.model == "retrained"}
             for measurement in first.measurements:
@@ -106,6 +112,7 @@ def _contexts() -> Iterator[tuple[str, AuditContext]]:
     yield "one record a group", _changed(plain, _first)
     yield "all records alike", _changed(plain, _alike)
     yield "no hidden states", _changed(plain, lambda table: replace(table, hidden=table.hidden[:, :0]))
+    yield _BARE, replace(_changed(plain, _without_layers), stressed={})
 
 
 def _context(retrained: int, units: int) -> AuditContext:
@@ -114,7 +121,32 @@ def _context(retrained: int, units: int) -> AuditContext:
         "unlearned": [_tables(0.5, units, 2)],
         "retrained": [_tables(0.4, units, 3 + seed) for seed in range(retrained)],
     }
-    return AuditContext(models=models, classes=3, resamples=20, seed=0)
+    return AuditContext(models=models, classes=3, resamples=20, seed=0, stressed=_stressed(models, units))
+
+
+def _stressed(models: Mapping[str, Sequence[Tables]], units: int) -> dict[str, dict[str, list[Tables]]]:
+    """What a run offers audits that need it, named as `expunge.stress` names it."""
+    found: dict[str, dict[str, list[Tables]]] = {"int8": {}, "relearned": {}, "reworded": {}}
+    for place, (model, several) in enumerate(models.items()):
+        seeds = [100 * place + 10 * number for number in range(len(several))]
+        found["int8"][model] = [_tables(1.0, units, seed) for seed in seeds]
+        found["reworded"][model] = [
+            {
+                f"{group}, {how}": _table(_SIZES[group], units, 0.5, [seed, row, number])
+                for row, group in enumerate(("forget", "evaluation"))
+                for number, how in enumerate(REWORDINGS)
+            }
+            for seed in seeds
+        ]
+        found["relearned"][model] = [
+            {
+                f"{group} after {step} steps": _table(size, units, 0.5 + 0.1 * step, [seed, row, step])
+                for row, (group, size) in enumerate({"part": 12, "new": 12, "rest": 12, "evaluation": 36}.items())
+                for step in RELEARNING_STEPS
+            }
+            for seed in seeds
+        ]
+    return found
 
 
 def _tables(memory: float, units: int, seed: int) -> Tables:
@@ -139,31 +171,41 @@ def _table(records: int, units: int, shift: float, seed: list[int]) -> ScoreTabl
         hidden=rng.normal(size=(count, 5)).astype(np.float32),
         offsets=np.arange(records + 1) * units,
         several_units=units > 1,
+        layers=rng.normal(size=(count, 3, 5)).astype(np.float16),
+        layer_units=np.arange(count),
         entities=None if units == 1 else np.stack([right, np.full(records, units), np.full(records, units)], axis=1),
     )
 
 
 def _first(table: ScoreTable) -> ScoreTable:
-    cut = {name: getattr(table, name)[:1] for name in ("labels", "predictions", "margins", "losses", "hidden")}
+    cut = {name: getattr(table, name)[:1] for name in _ROWS}
     return replace(table, offsets=table.offsets[:2], **cut)
 
 
 def _alike(table: ScoreTable) -> ScoreTable:
-    names = ("labels", "predictions", "margins", "losses", "hidden")
-    return replace(table, **{name: np.repeat(getattr(table, name)[:1], len(table.labels), axis=0) for name in names})
+    alike = {name: np.repeat(getattr(table, name)[:1], len(table.labels), axis=0) for name in _ROWS}
+    return replace(table, **{**alike, "layer_units": table.layer_units})
+
+
+def _without_layers(table: ScoreTable) -> ScoreTable:
+    return replace(table, layers=None, layer_units=None)
 
 
 def _changed(context: AuditContext, change: Any) -> AuditContext:
-    models = {
-        model: [{group: change(table) for group, table in tables.items()} for tables in several]
-        for model, several in context.models.items()
-    }
-    return replace(context, models=models)
+    def changed(models: Mapping[str, Sequence[Tables]]) -> dict[str, list[Tables]]:
+        return {
+            model: [{group: change(table) for group, table in tables.items()} for tables in several]
+            for model, several in models.items()
+        }
+
+    stressed = {name: changed(models) for name, models in context.stressed.items()}
+    return replace(context, models=changed(context.models), stressed=stressed)
 
 
 def _as_text(context: AuditContext) -> str:
-    fields = ("labels", "predictions", "margins", "losses", "hidden", "offsets", "entities")
+    fields = (*_ROWS, "offsets", "entities")
     return repr([
         (model, group, [np.asarray(getattr(table, name)).tolist() for name in fields])
-        for model, several in context.models.items() for tables in several for group, table in tables.items()
+        for models in (context.models, *context.stressed.values())
+        for model, several in models.items() for tables in several for group, table in tables.items()
     ])  # fmt: skip
