@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo fmt lint types test test-slow bench-encoders clean
+.PHONY: help install install-dev demo fmt lint types test test-slow bench-encoders bench-lira clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,11 @@ WHOLE := --set train_records=1000000 --set dev_records=1000000 --set test_record
 bench-encoders: install  ## Every method beside retraining (QUICK=1: minutes; FULL=1: whole data sets; BASE=a model)
 	$(BIN)/expunge bench run $(BENCH) --data $(DATA) --out $(RESULTS) --work $(WORK) $(if $(BASE),--base $(BASE)) $(if $(FULL),$(WHOLE))
 	$(BIN)/expunge bench table $(RESULTS) --out $(if $(filter benchmarks/results/encoders,$(RESULTS)),docs/benchmark,$(RESULTS)/table)
+
+LIRA ?= benchmarks/results/lira
+
+bench-lira: install  ## Could an attacker with shadow models tell? (ONLY=a row; goes on where it was)
+	$(BIN)/expunge bench lira benchmarks/lira.toml --data $(DATA) --out $(LIRA) --work bench-output/work-lira $(if $(ONLY),--only $(ONLY)) --table $(if $(filter benchmarks/results/lira,$(LIRA)),docs/benchmark,$(LIRA))/lira.md
 
 clean:  ## Remove what these commands made, .venv and demo-output included
 	rm -rf $(VENV) demo-output bench-output .pytest_cache .ruff_cache .hypothesis dist build

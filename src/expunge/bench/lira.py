@@ -24,6 +24,9 @@ from expunge.record import environment
 
 __all__ = ["run_lira"]
 
+_PAIRS_AT_ONCE = 4
+"""Pairs of shadows that every row is played on before the next ones: what is done is of use whenever it is stopped."""
+
 
 def run_lira(
     config: LiraConfig, data: Path, base: str, out: Path, work: Path, *, only: str = "*", say: Callable[[str], None]
@@ -65,7 +68,13 @@ def run_lira(
     if not wanted:
         raise UsageError(Problem("--only", f'no row is called "{only}"', f"Rows are: {', '.join(rows)}."))
     _keep_game(out, config, shadows, weights_hash(base))
-    return sum(_work_through(rows[name], lambda name=name: _keep_row(out, name, config, rows[name])) for name in wanted)
+    made = 0
+    for start in range(0, config.game.shadows // 2, _PAIRS_AT_ONCE):
+        pairs = range(start, start + _PAIRS_AT_ONCE)
+        for name in wanted:
+            todo = [job for job in rows[name] if job.pair in pairs]
+            made += _work_through(todo, lambda name=name: _keep_row(out, name, config, rows[name]))
+    return made
 
 
 def _work_through(jobs: Sequence[Job], keep: Callable[[], None]) -> int:

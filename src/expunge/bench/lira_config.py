@@ -130,7 +130,7 @@ class LiraConfig:
 
 def _one_trial(name: str, values: dict[str, Any]) -> Trial:
     trials = read_trials(name, values)
-    if len(trials) > 1:
+    if len(trials) != 1:
         what = f"{len(trials)} trials"
         raise UsageError(
             Problem(f"methods.{name}", what, "Give one: settings are chosen elsewhere, not on the shadows.")

@@ -147,11 +147,13 @@ class Job:
     Attributes:
         shadows: The game's models.
         name: File of its margins.
+        pair: The pair of shadows it is from.
         make: Makes them.
     """
 
     shadows: Shadows
     name: str
+    pair: int
     make: Callable[[], Played]
 
     @property
@@ -204,7 +206,7 @@ class Shadows:
                     model.save_pretrained(beside)
             return self._scored(model, seconds=took, passes=passes)
 
-        return Job(self, f"shadow-{number}.npz", make)
+        return Job(self, f"shadow-{number}.npz", number // 2, make)
 
     def retrained(self, pair: int) -> Job:
         """Margins under the first shadow of a pair, trained anew without its request: it never had any target."""
@@ -214,7 +216,7 @@ class Shadows:
             model, took, passes = self._fitted(records, 5000 + pair, f"shadow {2 * pair} without its request")
             return self._scored(model, seconds=took, passes=passes)
 
-        return Job(self, f"retrained-{pair}.npz", make)
+        return Job(self, f"retrained-{pair}.npz", pair, make)
 
     def unlearned(self, name: str, trial: Trial, number: int) -> Job:
         """Margins under a shadow after a method has unlearned its request."""
@@ -225,7 +227,7 @@ class Shadows:
             self.untouched(number).done()
             return self._unlearn(name, trial, number)
 
-        return Job(self, f"{name}-{key}-{number}.npz", make)
+        return Job(self, f"{name}-{key}-{number}.npz", number // 2, make)
 
     def rows(self, methods: dict[str, Trial]) -> dict[str, list[Job]]:
         """Rows of the table in the order they are made."""
