@@ -22,7 +22,7 @@ _BOTH = "forget vs evaluation"
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement(Audit):
-    """Do forget records look like records never seen, and does each look as under retrained models?
+    """Whether forget records look like records never seen, and each as under retrained models.
 
     Beside records never seen (evaluation, weighted to the classes of the forget records; records of several units all
     count as one class): the largest distance between the two distributions of margins (Kolmogorov-Smirnov; its interval
