@@ -51,7 +51,7 @@ def test_tiny_texts_are_alike_only_letter_by_letter(texts: tuple[str, str]) -> N
 def test_tiny_texts_by_the_thousand_give_no_false_alarm() -> None:
     rng = random.Random(0)
     words = [f"w{i}" for i in range(300)]
-    texts = list({tuple([" ".join(rng.choices(words, k=rng.randint(1, 3)))]) for _ in range(3000)})
+    texts = list({(" ".join(rng.choices(words, k=rng.randint(1, 3))),) for _ in range(3000)})
     assert alike(texts[:300], texts[300:], 0.5) == []
 
 

@@ -196,6 +196,9 @@ def _gate(record: Any) -> None:
     if required and not reached(record.verdict, required):
         outcome = record.verdict["classes"].get(required, {}).get("outcome", "not measured: no retrained model")
         print(f'expunge: the verdict required (--require {required}) was not reached: "{outcome}".', file=sys.stderr)
+        for finding in record.findings:
+            if finding.kind == "incomplete":
+                print(f"  Incomplete: {finding.sentence}", file=sys.stderr)
         raise typer.Exit(3)
 
 

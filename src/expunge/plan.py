@@ -237,7 +237,7 @@ def _cannot_show(prepared: Prepared, tables: Tables, few: int, words_cut: int) -
             "memorised cannot be said."
         )
     if stays := incomplete(prepared.left()):
-        found.append(f"{stays} No verdict can be reached with them there.")
+        found.append(f"A whole erasure: {stays[0].lower()}{stays[1:]} No verdict can be reached with them there.")
     if prepared.near_held_out:
         found.append(
             f"{prepared.near_held_out} held-out records nearly repeat one to forget, so they are not as if never seen: "

@@ -137,24 +137,27 @@ def warnings(record: RunRecord) -> list[str]:
         what = "No forget record had a retained record of its class to be pushed away from: the forgetting term was 0."
         deepcut = record.config["method"]["name"] == "deepcut"
         found.append(what + " To forget a whole class use the method gradient-difference." * deepcut)
-    if record.request["duplicates_left"]:
+    if near := record.request.get("near_held_out"):
         found.append(
-            f"Incomplete: {record.request['duplicates_left']} rows outside the request say the same as a requested one and "
-            "were retained; --with-duplicates forgets them too."
+            f"{near} held-out records nearly repeat one to forget, so they are not as if never seen: --drop-overlap leaves "
+            "them out."
         )
     if record.request["missing"]:
         found.append(f"{record.request['missing']} requested ids are not in the training data.")
     if record.data["held_out_dropped"]:
         found.append(f"{record.data['held_out_dropped']} held-out records that are also in training were left out.")
     if record.verdict["outcome"] == "not reached":
-        found.append(_hint(record.verdict["classes"][record.verdict["evidence"]]["criteria"]))
+        found += _hint(record.verdict["classes"][record.verdict["evidence"]]["criteria"])
     return found
 
 
-def _hint(criteria: list[dict[str, Any]]) -> str:
-    if any(criterion["side"] == "low" for criterion in criteria):
-        return "To try: --set training.learning_rate=... lower, --set stop.every=... smaller, or a smaller forgetting weight."
-    return "To try: --set training.epochs=... higher, or --set training.learning_rate=... higher."
+def _hint(criteria: list[dict[str, Any]]) -> list[str]:
+    sides = {criterion["side"] for criterion in criteria}
+    if "low" in sides:
+        lower = "lower, --set stop.every=... smaller, or a smaller forgetting weight"
+        return [f"To try: --set training.learning_rate=... {lower}."]
+    higher = "To try: --set training.epochs=... higher, or --set training.learning_rate=... higher."
+    return [higher] * ("high" in sides)
 
 
 def facts(record: RunRecord) -> list[str]:

@@ -26,11 +26,13 @@ def incomplete(left: Mapping[str, int]) -> str | None:
     """
     said = {
         "identical": "identical to a requested one (--with-duplicates forgets them too)",
-        "near": "nearly the same (--with-near-duplicates forgets them too; --near-duplicates says from which similarity on)",
-        "neighbour": "near to one in the base model's space (--with-near-duplicates forgets them too; --neighbours likewise)",
+        "near": "nearly the same as one (--with-near-duplicates forgets them too; --near-duplicates sets how near is near)",
+        "neighbour": "close to one in the base model's space (--with-near-duplicates and --neighbours likewise)",
     }
-    parts = [f"{left[kind]} {words}" for kind, words in said.items() if left.get(kind)]
-    return f"Incomplete: of the retained records {', '.join(parts)}." if parts else None
+    parts = [
+        f"{left[kind]} {'is' if left[kind] == 1 else 'are'} {words}" for kind, words in said.items() if left.get(kind)
+    ]
+    return f"Of the retained records {', '.join(parts)}." if parts else None
 
 
 def verdict(context: AuditContext, max_utility_loss: float, left: Mapping[str, int] | None = None) -> dict[str, Any]:
@@ -73,7 +75,7 @@ def verdict(context: AuditContext, max_utility_loss: float, left: Mapping[str, i
         "evidence": evidence,
         "outcome": outcome,
         "classes": classes,
-        "sentence": f"{stays} {sentence}" if stays else sentence,
+        "sentence": f"Incomplete: {stays} {sentence}" if stays else sentence,
     }
 
 
