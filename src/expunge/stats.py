@@ -59,9 +59,10 @@ def auc_interval(
     """Mean AUC of several models on the same records, or its difference to that of other models, without resampling.
 
     DeLong's variance (DeLong et al. 1988) pairs records over models, and Student's quantile is taken for the smaller
-    sample. Of a single AUC it is blended with five records' worth of Hanley and McNeil's (1982), which does not vanish near
-    0 and 1, on the logit scale; where the samples do not overlap at all the far end is tail ** (1 / k), k the size of the
-    smaller one (the exact bound for k successes of k). Simulated: at 95 % 94 to 96 % cover from 100 records up, up to 99 % with fewer.
+    sample. Of a single AUC it is blended with five records' worth of Hanley and McNeil's (1982), which does not vanish
+    near 0 and 1, on the logit scale; where the samples do not overlap at all the far end is tail ** (1 / k), k the size
+    of the smaller one (the exact bound for k successes of k). Simulated: at 95 % 94 to 96 % cover from 100 records up,
+    up to 99 % with fewer.
 
     Args:
         samples: For each model its scores of (N,) positives and (M,) negatives.
