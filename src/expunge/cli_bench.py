@@ -35,10 +35,15 @@ def run(
 
 
 def table(
-    results: Annotated[Path, typer.Argument(help="A folder of results, as `expunge bench run` fills it.")],
+    results: Annotated[Path, typer.Argument(help="A folder of results, as `expunge bench run` or `lira` fills it.")],
     out: Annotated[Path, typer.Option(help="Folder for table.md, table.json and table.html.")],
 ) -> None:
-    """Make the table of what is done: Markdown, JSON and an HTML page with plots."""
+    """Make the table of what is done: Markdown, JSON and an HTML page with plots; of a game of U-LiRA, Markdown."""
+    if (results / "game.json").is_file():
+        from expunge.bench.lira_table import write_lira_table
+
+        print(write_lira_table(results, out / "lira.md"))
+        return
     from expunge.bench.table import write_tables
 
     for file in write_tables(results, out):

@@ -151,9 +151,9 @@ def lira_markdown(table: dict[str, Any]) -> str:
         "",
         "Made by `expunge bench lira` from the margins of every model; do not edit.",
         "",
-        f"{sizes['shadows']} shadow models ({_encoder(sizes['layers'])}, {sizes['epochs']} epochs), each trained on "
-        f"{game['trained']} of {n['train']} records, its partner on the others. Of {sizes['targets']} targets each shadow has "
-        f"{game['request']}, and they are its request: every target was unlearned by {pairs} shadows, and the other "
+        f"{sizes['shadows']} shadow models ({_encoder(sizes['layers'])}, {sizes['epochs']} epochs{_cut(game)}), each trained "
+        f"on {game['trained']} of {n['train']} records, its partner on the others. Of {sizes['targets']} targets each "
+        f"shadow has {game['request']}, and they are its request: every target was unlearned by {pairs} shadows, and the other "
         f"{pairs} never had it and ran the same unlearning on a request of the same size. The attacker knows the margins of a "
         "record under all other pairs of shadows, fits a Gaussian to either side (one sd a side) and takes the likelier one. "
         f"**Accuracy** is the share of right decisions; chance is 50 %. Brackets are 95 % bootstrap intervals over the "
@@ -172,6 +172,11 @@ def lira_markdown(table: dict[str, Any]) -> str:
 
 def _encoder(layers: int) -> str:
     return f"the base's first {layers} layers" if layers else "the whole base"
+
+
+def _cut(game: dict[str, Any]) -> str:
+    longest = game["recipe"].get("max_length")
+    return f", texts cut to {longest} tokens" if longest else ""
 
 
 def _line(row: dict[str, Any]) -> str:
