@@ -104,6 +104,7 @@ def test_what_cannot_be_shown_is_told_before(job: Job, tmp_path: Path) -> None:
     assert "population-only" not in " ".join(beside.cannot_show)
     assert beside.memorised["yes"] + beside.memorised["no"] + beside.memorised["undecided"] == 24
     assert beside.memorised["by_chance"] == 1.2, "0.05 of 24"
+    assert beside.needed.startswith("Yes: as a group")
     assert beside.membership.low > 0.5, "the original has learnt the records by heart"
 
 
@@ -115,6 +116,7 @@ def test_where_the_original_passes_no_power_is_foretold(job: Job, tmp_path: Path
     rest = write_csv(tmp_path / "held.csv", held[60:])
     flags = {"request.where": "id.str.startswith('x')", "data.train": str(data), "data.held_out": str(rest)}
     asked = prepared(job, **flags)
+    assert make_plan(asked).needed.startswith("Not shown")
     assert "no power at best" in " ".join(make_plan(asked).cannot_show)
 
 

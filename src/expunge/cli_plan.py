@@ -107,9 +107,9 @@ def show_plan(plan: Any) -> None:
 def _sentences(plan: Any) -> list[str]:
     data, known, cost = plan.data, plan.memorised, plan.cost
     lines = [
-        f"Is erasure needed? Of {data['forget']} records the original had memorised {known['yes']} ({known['by_chance']:g} "
-        f"would be expected by chance); {known['no']} it treats as half of the records never seen; {known['undecided']} are "
-        "undecided.",
+        f"Is erasure needed? {plan.needed}",
+        f"Of {data['forget']} records the original had memorised {known['yes']} ({known['by_chance']:g} would be expected by "
+        f"chance); {known['no']} it treats as half of the records never seen; {known['undecided']} are undecided.",
         f"Membership AUC of the original: {plan.membership.value:.3f} [{plan.membership.low:.3f}, {plan.membership.high:.3f}] "
         "(0.5: forget records look like those never seen).",
     ]

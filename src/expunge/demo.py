@@ -70,7 +70,7 @@ def _config(method: str, original: Path) -> dict[str, Any]:
     return {
         "model": {"path": str(original), "max_length": RECIPE.max_length},
         "data": {"train": "train.csv", "held_out": "held_out.csv", "text": ["text"], "label": "chapter", "id": "id"},
-        "request": {"file": "ids.txt"},
+        "request": {"file": "ids.txt", "near_duplicates": 0.95},  # phrases a word apart are other diagnoses, no copies
         "method": {"name": method},
         "audit": {"retain_sample": 1000},
         "retrain": {

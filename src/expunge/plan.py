@@ -43,6 +43,7 @@ class Plan:
         memorised: How many records the original had memorised: ``yes``, ``no``, ``undecided``, and how many ``yes`` were
             to be expected ``by_chance`` had it memorised none.
         membership: AUC of the original's margins, forget against evaluation records, with a 95 % interval.
+        needed: Whether erasure is needed, in a sentence: whether the forget records, as a group or one by one, can be told.
         records: One row a record to forget: shown id, whether it was named, the original's margin and whether it labels the
             record right, percentile, memorised, duplicates.
         cost: The run's expected cost; an estimate.
@@ -53,6 +54,7 @@ class Plan:
     duplicates: dict[str, Any]
     memorised: dict[str, float]
     membership: Interval
+    needed: str
     records: list[dict[str, Any]]
     cost: Cost
     cannot_show: list[str]
@@ -119,9 +121,20 @@ def make_plan(prepared: Prepared, progress: Progress | None = None) -> Plan:
             **{answer: answers.count(answer) for answer in ("yes", "no", "undecided")},
             "by_chance": round(LEVEL * (len(answers) - few), 1),
         },
-        membership=membership, records=rows, cost=cost,
+        membership=membership, needed=_needed(membership, answers.count("yes"), len(answers) - few), records=rows, cost=cost,
         cannot_show=_cannot_show(prepared, tables, few, run.words_cut),
     )  # fmt: skip
+
+
+def _needed(membership: Interval, memorised: int, judged: int) -> str:
+    """Yes where the group's AUC lies above 0.5, or more single records are memorised than chance gives in 5 % of cases."""
+    from scipy.stats import binom
+
+    if membership.low > 0.5:
+        return "Yes: as a group the records can be told from records never seen; single ones less surely."
+    if judged and binom.sf(memorised - 1, judged, LEVEL) < LEVEL:
+        return "Yes: more of the records are memorised than chance would give."
+    return "Not shown: to the original the records look like records never seen."
 
 
 def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float) -> Cost:
