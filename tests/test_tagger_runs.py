@@ -346,3 +346,26 @@ def test_a_tagger_is_compared_with_a_retrained_one(tagger: TaggerJob, tmp_path: 
     retrained = found.record.find("entity F1", "retrained", "evaluation")
     assert retrained is not None
     assert retrained.n == found.record.data["evaluation"]
+
+
+def test_layers_and_stress_of_a_tagger(tagger: TaggerJob) -> None:
+    """The original as unlearned model: its layers hold the tags of forget words better than those of unseen ones."""
+    from expunge.execution import Run
+
+    names = ["latent-probe", "relearning", "int8", "reworded"]
+    values = {"data": {"id": "id"}, "audit": {"audits": names, "bootstrap": 50}, "request": {"fraction": 0.4}}
+    inputs = Inputs(tagger.model, tagger.tokenizer, tagger.train, tagger.held_out)
+    run = Run(check(RunConfig.from_dict(values), inputs))
+    encoded = run._encode()
+    original, again = (run._score(tagger.model, encoded, kind) for kind in ("original", "unlearned"))
+    layers = original["forget"].layers
+    assert layers is not None
+    assert layers.shape == (len(original["forget"].labels), 3, 32), "fewer words than the cap: all of them"
+    record = run._record([original], [again], [], {}, {}, 0.0, None)
+    assert not record.not_measured
+    assert {m.audit for m in record.measurements} == set(names)
+    by = {(m.name, m.model): m for m in record.measurements}
+    assert by["label probe AUC, layer 2", "unlearned"].value > by["label probe AUC, layer 0", "unlearned"].value
+    assert by["label probe AUC, layer 2", "unlearned"].low > 0.5
+    assert by["label probe AUC, layer 2", "unlearned"].n == 64 + len(original["evaluation"])
+    assert "relearning" in {f.audit for f in record.findings}

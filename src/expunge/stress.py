@@ -20,9 +20,9 @@ from expunge.tasks.base import Encoded
 
 __all__ = ["MOST", "RELEARNING_STEPS", "STRESSES", "Material", "quantised"]
 
-MOST = 1000
+MOST = 500
 """Held-out records that a relearning model is scored on, at most."""
-RELEARNING_STEPS = (0, 1, 2, 4, 8, 16)
+RELEARNING_STEPS = (0, 1, 4, 16)
 """Steps after which a relearning model is scored."""
 _RELEARNING_BATCH = 16
 

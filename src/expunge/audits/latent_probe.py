@@ -112,7 +112,8 @@ class LatentProbe(Audit):
       cross-validated (a record's units stay in one fold) and averaged over splits. It sees whatever a straight cut
       can see, whether it has to do with labels or not, but needs many records.
 
-    Evaluation units weigh per class what the forget units do, so that a class erased whole is not told by its class.
+    Evaluation units weigh per class what the forget units do, so that a class erased whole is not told by its class; of
+    words the most common class (O) weighs half, all others the other half.
 
     Forget and evaluation records may differ by nature, and then every model's layers tell them apart. So the right value
     is not 0.5 but the same probe's on retrained models: a finding ("trace") is a layer where the unlearned model's AUC
@@ -204,9 +205,13 @@ def _units(context: AuditContext) -> tuple[_Units | None, str | None]:
         what = f"{counts[0]} forget and {counts[1]} evaluation records of the same classes"
         return None, f"a probe needs at least {_LEAST} records on either side, and there are {what}"
     forget, evaluation = (own[place] for (own, _), place in zip(labels, places, strict=True))
-    size = int(shared.max()) + 1
-    ratio = np.bincount(forget, minlength=size) / np.maximum(1, np.bincount(evaluation, minlength=size))
-    return _Units(places, records, [forget, evaluation], [np.ones(len(forget)), ratio[evaluation]]), None
+    counts_of = [np.bincount(own, minlength=int(shared.max()) + 1) for own in (forget, evaluation)]
+    weight = np.ones(len(counts_of[0]))
+    common = int(counts_of[0].argmax())
+    if tables["forget"].several_units and counts_of[0][common] < len(forget):
+        weight[common] = (len(forget) - counts_of[0][common]) / counts_of[0][common]
+    weights = [weight[forget], (weight * counts_of[0] / np.maximum(1, counts_of[1]))[evaluation]]
+    return _Units(places, records, [forget, evaluation], weights), None
 
 
 def _sampled(table: ScoreTable) -> tuple[NDArray[Any], NDArray[Any]]:

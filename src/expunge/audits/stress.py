@@ -163,7 +163,7 @@ def _stressed(context: AuditContext, need: str, what: str) -> tuple[AuditContext
     lacking = [model for model, several in context.models.items() if len(several) != len(tables.get(model, ()))]
     if lacking:
         return None, f"the run has no {' and no '.join(lacking)} model {what}"
-    return replace(context, models={model: tables[model] for model in context.models}), None
+    return replace(context, models={model: tables.get(model, ()) for model in context.models}), None
 
 
 def _margins(table: ScoreTable) -> NDArray[Any]:
