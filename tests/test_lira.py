@@ -58,7 +58,7 @@ def drawn(shift: float = 0.0, sd: float = 1.0, pairs: int = 40, records: int = 1
 def test_what_differs_in_nothing_is_a_fair_coin() -> None:
     found = judged(*drawn())
     assert found.decisions == 8000
-    for interval in (found.accuracy, found.accuracy_own_sd, found.accuracy_both, found.auc):
+    for interval in (found.accuracy, found.accuracy_own_sd, found.auc):
         assert interval.low <= 0.5 <= interval.high
         assert abs(interval.value - 0.5) < 0.03
     assert found.shift.low <= 0 <= found.shift.high
@@ -91,12 +91,16 @@ def test_another_spread_is_seen_as_well() -> None:
     assert found.accuracy.value == pytest.approx(wanted, abs=0.01)
 
 
-def test_luck_that_whole_shadows_share_widens_the_interval_over_shadows() -> None:
+def test_chance_knows_of_luck_that_whole_models_share() -> None:
+    """Where each model of one side is surer or less sure of all records, accuracy strays further from 50 % by luck."""
+    first, second = drawn(pairs=12)
     rng = np.random.default_rng(3)
-    first, second = drawn(1.0, records=200)
-    found = judged(first + rng.normal(size=(40, 1)), second, resamples=300)
-    widths = [interval.high - interval.low for interval in (found.accuracy_both, found.accuracy)]
-    assert widths[0] > 1.5 * widths[1]
+    shared = judged(first + rng.normal(size=(12, 1)), second + rng.normal(size=(12, 1)))
+    alone = judged(first, second)
+    assert shared.chance[1] - shared.chance[0] > 2 * (alone.chance[1] - alone.chance[0])
+    assert alone.chance[0] < 0.5 < alone.chance[1]
+    planted = judged(*drawn(1.0, pairs=12))
+    assert planted.chance[1] < planted.accuracy.low
 
 
 def test_a_margin_is_judged_without_its_own_pair() -> None:
@@ -106,8 +110,17 @@ def test_a_margin_is_judged_without_its_own_pair() -> None:
     changed = first.copy()
     changed[2, 1] += 100.0
     again = likelihood_ratios(changed, second)
-    assert np.array_equal(ratios[1][2], again[1][2]), "the other side's margins of pair 2 are judged as before"
-    assert not np.array_equal(ratios[1][3], again[1][3])
+    assert np.allclose(ratios[1][2], again[1][2], atol=1e-6), "the other side's margins of pair 2 are judged as before"
+    assert not np.allclose(ratios[1][3], again[1][3], atol=1e-6)
+
+
+def test_the_ratio_by_hand() -> None:
+    """One record, pair 0 left out: sides 1, 3 and -1, -3: means 2 and -2, variances 2; of 1: (9 - 1) / 4 = 2."""
+    first, second = np.array([[1.0], [1.0], [3.0]]), np.array([[0.0], [-1.0], [-3.0]])
+    for own_sd in (False, True):
+        ratios = likelihood_ratios(first, second, own_sd=own_sd)
+        assert ratios[0][0, 0] == pytest.approx(2.0)
+        assert ratios[1][0, 0] == pytest.approx(0.0)
 
 
 def test_too_little_is_not_measured() -> None:

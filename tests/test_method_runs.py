@@ -143,7 +143,7 @@ def test_kgas_unseen_records_are_a_sample_of_calibration_not_its_head() -> None:
     order = sorted(range(100), key=lambda i: calibration.labels[i])
     given = Preparation(unseen=calibration.take(order))
     for _ in range(2):
-        prepared_state(Spy(), tiny_classifier(), TASK, encoded(12, 1), given, seed=0, steps_per_pass=1)
+        prepared_state(Spy(), tiny_classifier(), TASK, encoded(12, 1), encoded(12, 3), given, seed=0, steps_per_pass=1)
     assert len(seen[0]) == 12
     assert len({labels[0] for labels in seen[0].labels}) == 3
     assert seen[0] == seen[1]

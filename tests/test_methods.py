@@ -252,7 +252,8 @@ def test_kga_by_hand() -> None:
 def context(forget: Encoded, ids: list[str], **changes) -> MethodContext:
     values = {
         "model": None, "forget": forget, "unseen": forget, "ids": ids, "classes": 3, "seed": 0, "steps_per_pass": 1,
-        "logits": lambda *_: None, "fresh": lambda _: None, "gradient": dict,
+        "logits": lambda *_: None, "fresh": lambda _: None, "gradient": dict, "retain": forget, "calibration": forget,
+        "rewound": lambda _: None, "embedded": lambda *_: None,
     }  # fmt: skip
     return MethodContext(**{**values, **changes})
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from expunge.stopping import AccuracyStop, Check, best, distance, reason_to_stop
+from expunge.stopping import Check, StopRule, best, distance, reason_to_stop, state_of
 
 
 def check(step: int, forget: float, calibration: float) -> Check:
@@ -15,29 +15,56 @@ def check(step: int, forget: float, calibration: float) -> Check:
     return Check(step, forget, calibration, forget, calibration)
 
 
-def test_it_ends_when_forget_accuracy_is_no_longer_above_calibration_accuracy() -> None:
-    assert reason_to_stop([check(0, 0.9, 0.8)]) is None
-    assert reason_to_stop([check(0, 0.9, 0.8), check(5, 0.8, 0.8)]) == (
+def seen(step: int, auc: float, *, half: float = 0.05, ks: float = 0.1, confidence: float = 0.7) -> Check:
+    """A check with this AUC, its interval's half-width, and calibration confidence; chance allows a KS distance of .2."""
+    return Check(step, 0.9, 0.8, 0.9, confidence, auc=auc, low=auc - half, high=auc + half, ks=ks, ks_limit=0.2)
+
+
+def test_by_accuracy_it_ends_when_forget_accuracy_is_no_longer_above_calibration_accuracy() -> None:
+    assert reason_to_stop([check(0, 0.9, 0.8)], "accuracy") is None
+    assert reason_to_stop([check(0, 0.9, 0.8), check(5, 0.8, 0.8)], "accuracy") == (
         "forget accuracy 0.800 is no longer above calibration accuracy 0.800"
     )
 
 
-def test_the_best_step_is_nearest_to_the_originals_confidence_on_unseen_records() -> None:
-    checks = [check(0, 1.0, 0.8), check(5, 0.9, 0.8), check(10, 0.79, 0.79), check(15, 0.4, 0.4)]
-    assert best(checks) == checks[2], "losing both alike is no success"
-    # 0.82 with calibration at 0.6 costs 0.02 + 0.2; 0.9 with calibration kept costs 0.1.
-    assert best([check(0, 1.0, 0.8), check(5, 0.9, 0.8), check(10, 0.82, 0.6)]).step == 5
-    assert best([check(0, 1.0, 0.8), check(5, 0.9, 0.8), check(10, 0.7, 0.8)]).step == 5, "of equals the earlier"
+@pytest.mark.parametrize(
+    ("auc", "ks", "expected"),
+    [
+        (0.56, 0.1, "remembered"),
+        (0.54, 0.1, "within"),
+        (0.46, 0.1, "within"),
+        (0.44, 0.1, "over-forgotten"),
+        (0.52, 0.3, "remembered"),
+        (0.48, 0.3, "over-forgotten"),
+    ],
+)
+def test_forget_records_are_told_apart_on_either_side(auc: float, ks: float, expected: str) -> None:
+    """By an interval that leaves out one half, or by distributions further apart than chance puts them."""
+    assert state_of(seen(5, auc, ks=ks)) == expected
 
 
-def test_one_record_has_a_best_step_too() -> None:
-    """Its accuracy is 1 or 0, neither near 0.8: by accuracy the original would always be kept."""
-    checks = [
-        Check(0, 1.0, 0.8, 0.99, 0.7),
-        Check(5, 1.0, 0.8, 0.72, 0.7),
-        Check(10, 0.0, 0.8, 0.1, 0.69),
-    ]
-    assert best(checks) == checks[1]
+def test_it_ends_when_they_can_no_longer_be_told_apart_or_stand_below() -> None:
+    first = seen(0, 0.65)
+    assert reason_to_stop([first, seen(5, 0.58)]) is None
+    assert reason_to_stop([first, seen(5, 0.53)]) is None, "the interval holds one half, but the figure is above it"
+    assert reason_to_stop([first, seen(5, 0.51)]) == (
+        "forget records can no longer be told from records never seen (AUC 0.510 [0.460, 0.560], KS 0.100)"
+    )
+    assert str(reason_to_stop([first, seen(5, 0.4)])).startswith("over-forgotten: forget records stand below")
+
+
+def test_a_weak_test_does_not_end_a_run_before_it_began() -> None:
+    """With few records the interval holds one half from the start: the original must still be left."""
+    weak = seen(0, 0.5, half=0.3)
+    assert state_of(weak) == "within"
+    assert reason_to_stop([weak]) is None
+
+
+def test_the_best_step_is_nearest_to_one_half_without_losing_the_rest() -> None:
+    checks = [seen(0, 0.65), seen(5, 0.55), seen(10, 0.51, confidence=0.6), seen(15, 0.4)]
+    assert [distance(c, checks[0]) for c in checks] == [pytest.approx(d) for d in (0.15, 0.05, 0.01 + 0.1, 0.1)]
+    assert best(checks).step == 5, "losing both alike is no success"
+    assert best([seen(0, 0.65), seen(5, 0.52), seen(10, 0.48)]).step == 5, "of equals the earlier"
 
 
 def test_a_class_erased_whole_is_expected_at_chance_and_wanted_at_zero() -> None:
@@ -59,11 +86,11 @@ def test_where_half_the_units_are_of_an_erased_class_the_target_is_half() -> Non
     assert distance(check, check) == pytest.approx(0.98 - 0.35)
 
 
-def play(accuracies: list[tuple[float, float]], *, every: int, steps: int, stop: bool = True):
+def play(aucs: list[float], *, every: int, steps: int, rule="two-sided", glance=lambda: False):
     """Run the callback over a model whose only weight counts the steps done."""
     model = torch.nn.Linear(1, 1, bias=False)
-    values = iter(accuracies)
-    callback = AccuracyStop(lambda _: next(values) * 2, every, stop=stop)
+    values = iter(aucs)
+    callback = StopRule(lambda _, step: seen(step, next(values)), every, rule=rule, glance=glance)
     control = SimpleNamespace(should_training_stop=False)
     state = SimpleNamespace(global_step=0, max_steps=steps)
     with torch.no_grad():
@@ -79,32 +106,34 @@ def play(accuracies: list[tuple[float, float]], *, every: int, steps: int, stop:
 
 
 def test_the_run_ends_by_the_rule_and_keeps_the_best_weights() -> None:
-    callback, weight, steps = play([(1.0, 0.8), (0.85, 0.8), (0.5, 0.7)], every=2, steps=10)
+    callback, weight, steps = play([0.7, 0.55, 0.4], every=2, steps=10)
     assert steps == 4
-    assert callback.reason.startswith("stop rule at step 4: forget accuracy 0.500")
+    assert callback.reason.startswith("stop rule at step 4: over-forgotten")
     assert callback.kept == 2
     assert weight == 2.0
 
 
 def test_the_last_step_is_always_checked() -> None:
-    callback, weight, steps = play([(1.0, 0.8), (0.95, 0.8), (0.9, 0.8)], every=2, steps=3)
+    callback, weight, steps = play([0.7, 0.6, 0.55], every=2, steps=3)
     assert (steps, callback.kept, weight) == (3, 3, 3.0)
     assert callback.reason == "all 3 steps done"
 
 
+def test_a_glance_brings_a_check_forward() -> None:
+    """The steps' own outputs are free; a check comes a quarter of the way to the next one at the earliest."""
+    callback, _, steps = play([0.7, 0.5], every=8, steps=20, glance=lambda: True)
+    assert [c.step for c in callback.checks] == [0, 2]
+    assert steps == 2
+
+
 def test_without_the_rule_all_steps_are_done_and_the_best_is_kept() -> None:
-    callback, weight, steps = play([(1.0, 0.8), (0.8, 0.8), (0.1, 0.8)], every=1, steps=2, stop=False)
+    callback, weight, steps = play([0.7, 0.5, 0.1], every=1, steps=2, rule="none")
     assert (steps, weight) == (2, 1.0)
     assert callback.reason == "all 2 steps done"
 
 
 def test_the_original_is_never_kept() -> None:
     """It would be no answer to a request, however near it is."""
-    callback, weight, _ = play([(0.8, 0.8), (0.1, 0.8)], every=1, steps=5)
+    callback, weight, _ = play([0.5, 0.1], every=1, steps=5)
     assert (callback.kept, weight) == (1, 1.0)
-    assert callback.checks[0] == check(0, 0.8, 0.8)
-
-
-@pytest.mark.parametrize("forget", [0.0, 0.79])
-def test_over_forgetting_ends_the_run_too(forget: float) -> None:
-    assert reason_to_stop([check(5, forget, 0.8)]) is not None
+    assert callback.checks[0] == seen(0, 0.5)

@@ -123,11 +123,13 @@ class TrainingConfig(_Section):
 class StopConfig(_Section):
     """When unlearning ends."""
 
-    rule: Literal["accuracy", "none"] = option(
-        "accuracy", "end when forget accuracy is no longer above that of unseen records"
+    rule: Literal["two-sided", "accuracy", "none"] = option(
+        "two-sided",
+        "end when forget records cannot be told from unseen ones; accuracy: when their accuracy is no longer above",
     )
-    every: PositiveInt | None = option(None, "steps between checks; left out: a pass over the forget records, 2 to 10")
+    every: PositiveInt | None = option(None, "steps between checks; left out: checks cost a tenth of the run at most")
     sample: PositiveInt = option(256, "forget and calibration records scored in a check, at most")
+    confidence: Fraction = option(0.9, "level at which forget and unseen records are told apart")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

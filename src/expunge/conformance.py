@@ -119,8 +119,8 @@ class _Stage:
         self.a_pass = -(-len(job.forget) // _BATCH)
         before = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.state, _ = prepared_state(
-            method, self.model, job.task, self.records["forget"], _given(method, job, self.order), seed=0,
-            steps_per_pass=self.a_pass,
+            method, self.model, job.task, self.records["forget"], job.retain, _given(method, job, self.order),
+            seed=0, steps_per_pass=self.a_pass,
         )  # fmt: skip
         require(
             all(torch.equal(before[n], p) and p.grad is None for n, p in self.model.named_parameters()),

@@ -19,6 +19,7 @@ __all__ = [
     "mean_over",
     "mixed_similarities",
     "reversed_focl",
+    "soft_contrastive",
 ]
 
 
@@ -118,6 +119,40 @@ def contrastive_unlearning(
     away = constant if class_form else torch.where(torch.isinf(away), constant, away)
     has_other = counts > 0
     return torch.where(has_other, away - toward, torch.zeros_like(toward)), has_other
+
+
+def soft_contrastive(similarity: Tensor, wanted: Tensor, classes: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+    """Contrastive loss toward partners weighted by a wanted class distribution.
+
+    For anchor i, with q_i(c) the wanted probability of class c, n_c the partners of class c, and both sides over classes
+    that have partners::
+
+        L_i = - sum_c q_i(c) log[ (1/n_c) sum_{p in c} e^(s_ip/tau) / sum_c' (1/n_c') sum_{p in c'} e^(s_ip/tau) ]
+
+    Its minimum over similarities is where the classes' mean similarities stand to each other as q does, so that it comes to
+    rest there and pushes no further.
+
+    Args:
+        similarity: (A, P).
+        wanted: (A, P) log q_i of each partner's class.
+        classes: (P,) classes of the partners.
+        tau: Temperature, above 0.
+
+    Returns:
+        (A,) losses in nats; and (A,) bool, whether the anchor has partners of two classes and so counts.
+    """
+    if not len(classes):
+        empty = similarity.new_zeros(len(similarity))
+        return empty, empty.bool()
+    present, place = classes.unique(return_inverse=True)
+    member = torch.nn.functional.one_hot(place, len(present)).T.bool()  # (K, P)
+    sizes = member.sum(dim=1).to(similarity.dtype).log()
+    spread = (similarity / tau)[:, None, :].expand(-1, len(present), -1)
+    of_class = masked_logsumexp(spread, member.expand(len(similarity), -1, -1)) - sizes
+    first = member.int().argmax(dim=1)
+    share = wanted[:, first].to(similarity.dtype).log_softmax(dim=1).exp()
+    terms = -(share * of_class.log_softmax(dim=1)).sum(dim=1)
+    return terms, torch.full_like(terms, len(present) > 1, dtype=torch.bool)
 
 
 def kl(p: Tensor, q: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from expunge.errors import Problem, RunError, UsageError
 from expunge.tasks.base import Batch, Encoded
 
 __all__ = [
-    "Head", "find_head", "head_of", "head_sizes", "inspect_folder", "is_local", "load_config", "load_model",
+    "Head", "between", "find_head", "head_of", "head_sizes", "inspect_folder", "is_local", "load_config", "load_model",
     "load_tokenizer", "weights_sha256",
 ]  # fmt: skip
 
@@ -121,8 +122,6 @@ def load_model(
     Raises:
         UsageError: Weights are missing, broken or not finite.
     """
-    import transformers
-
     from expunge.sisa import folder as sisa
 
     if sisa.is_sisa(path):
@@ -130,6 +129,15 @@ def load_model(
             way_out = "Give the model that was fine-tuned from."
             raise UsageError(Problem(where, f'"{path}" is a SISA folder, no base model', way_out))
         return sisa.load_ensemble(path, auto_class, where=where, **options)
+    return _loaded(path, auto_class, where=where, new_head=new_head, **options)[0]
+
+
+def _loaded(
+    path: str, auto_class: str, *, where: str, new_head: dict[str, Any] | None, **options: Any
+) -> tuple[Any, set[str]]:
+    """`load_model` of a plain folder, and the names of the weights that the folder has not got."""
+    import transformers
+
     cls = getattr(transformers, auto_class)
     head_sizes = {"ignore_mismatched_sizes": True, **new_head} if new_head else {}
     if not torch.cuda.is_available():
@@ -141,7 +149,7 @@ def load_model(
         )
     except Exception as error:  # as in load_config
         raise UsageError(Problem(where, *_unloadable(path, error))) from None
-    missing = sorted(info["missing_keys"])
+    missing = made = sorted(info["missing_keys"])
     if new_head:  # a fresh head is what is wanted, and a pooler may be new too; the encoder must be there
         inside = f"{model.base_model_prefix}."
         missing = [key for key in missing if key.startswith(inside) and "pooler" not in key]
@@ -153,7 +161,32 @@ def load_model(
     if broken:
         way_out = "The model was saved broken; give an intact copy."
         raise UsageError(Problem(where, f'"{path}" holds NaN or infinite weights ({broken[0]})', way_out))
-    return model
+    return model, set(made)
+
+
+def between(base: str, model: Any, auto_class: str, alpha: float, **options: Any) -> Any:
+    """A copy of a fine-tuned model with its weights on the way from its base: ``base + alpha * (model - base)``.
+
+    What the base has not got, such as the head, is the model's own (as in WiSE-FT, Wortsman et al., arXiv 2109.01903).
+
+    Args:
+        base: Folder or hub id of the model it was fine-tuned from.
+        model: The fine-tuned model.
+        auto_class: Name of its transformers auto class.
+        alpha: 0 is the base, 1 the model.
+        options: Passed on, e.g. `trust_remote_code`.
+    """
+    head = {"num_labels": model.config.num_labels}
+    found, made = _loaded(base, auto_class, where="retrain.base", new_head=head, **options)
+    prefix = f"{found.base_model_prefix}."
+    inside = {n: p for n, p in found.named_parameters() if n.startswith(prefix) and n not in made}
+    mixed = copy.deepcopy(model).eval().requires_grad_(False)
+    with torch.no_grad():
+        for name, parameter in mixed.named_parameters():
+            before = inside.get(name)
+            if before is not None and before.shape == parameter.shape:
+                parameter.lerp_(before.to(parameter), 1 - alpha)
+    return mixed
 
 
 def weights_sha256(model: Any) -> str:

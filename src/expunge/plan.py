@@ -17,6 +17,7 @@ from expunge.checks import Prepared
 from expunge.config import StopConfig
 from expunge.evidence import duplicates_of, shown_memory
 from expunge.execution import Run
+from expunge.looking import schedule
 from expunge.memorisation import LEVEL, memorised
 from expunge.methods.base import Method
 from expunge.plan_cost import Cost, peak_memory, step_passes
@@ -164,10 +165,9 @@ def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float) -> 
     a_pass = sampler.steps_per_pass
     steps = max(settings.min_steps, round(settings.epochs * a_pass), 1)
     passes = step_passes(method, sampler, len(forget), len(retain), steps, settings.accumulation)
-    every = config.stop.every or min(10, max(2, a_pass))
-    look = min(config.stop.sample, len(forget))
-    look += min(config.stop.sample, max(64, 4 * look), len(encoded["calibration"]))
-    checks = (1 + -(-steps // every)) * look / 3
+    a_step = min(settings.batch_size, len(forget)) * getattr(method, "views", 1) + sampler.retain_size
+    every, *sizes = schedule(config.stop, len(forget), len(encoded["calibration"]), steps * a_step, steps)
+    checks = (1 + -(-steps // every)) * sum(sizes) / 3
     per_pass, basis = 3 * forward, "scoring: three forward passes a training pass"
     if not method.needs_base:
         tried = min(_TRIAL_STEPS, steps)

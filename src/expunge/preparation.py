@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from expunge.layer_states import LayerStates
 from expunge.methods.base import Method, MethodContext, State
-from expunge.models import head_of
+from expunge.models import between, head_of
 from expunge.scoring import run_over
 from expunge.tasks.base import Encoded
 
@@ -27,15 +28,27 @@ class Preparation:
         ids: Ids of the forget records; left out: their positions.
         unseen: Calibration records, never trained on.
         fit: (records, seed) -> a model fine-tuned from the base on these, and the passes it took.
+        base: Folder or hub id of the model the original was fine-tuned from, where it is known.
+        trust_remote_code: As in transformers.
     """
 
     ids: Sequence[str] | None = None
     unseen: Encoded | None = None
     fit: Callable[[Encoded, int], tuple[Any, float]] | None = None
+    base: str | None = None
+    trust_remote_code: bool = False
 
 
 def prepared_state(
-    method: Method, model: Any, task: Any, forget: Encoded, given: Preparation, *, seed: int, steps_per_pass: int
+    method: Method,
+    model: Any,
+    task: Any,
+    forget: Encoded,
+    retain: Encoded,
+    given: Preparation,
+    *,
+    seed: int,
+    steps_per_pass: int,
 ) -> tuple[State, float]:
     """A method's state before its first step, and the example-passes it cost. Leaves model and random state as they were."""
     passes = 0.0
@@ -45,6 +58,18 @@ def prepared_state(
         passes += len(encoded) / 3
         head = head_of(other, task, encoded)
         return run_over(other, head, encoded, task, keep_hidden=False)[1]
+
+    def embedded(other: Any, encoded: Encoded) -> np.ndarray | None:
+        nonlocal passes
+        passes += len(encoded) / 3
+        layers = LayerStates(np.arange(encoded.offsets[-1]))
+        run_over(other, head_of(other, task, encoded), encoded, task, keep_hidden=False, layers=layers)
+        return None if layers.states is None else layers.states[:, -1].astype(float)
+
+    def rewound(alpha: float) -> Any | None:
+        if given.base is None:
+            return None
+        return between(given.base, model, task.auto_class, alpha, trust_remote_code=given.trust_remote_code)
 
     def fresh(seed: int) -> Any:
         torch.manual_seed(seed)
@@ -79,6 +104,8 @@ def prepared_state(
         model=model,
         forget=forget,
         unseen=unseen.take(sorted(drawn.tolist())),
+        retain=retain,
+        calibration=unseen,
         ids=given.ids if given.ids is not None else [str(i) for i in range(len(forget))],
         classes=model.config.num_labels,
         seed=seed,
@@ -86,6 +113,8 @@ def prepared_state(
         logits=logits,
         fresh=fresh,
         gradient=gradient,
+        rewound=rewound,
+        embedded=embedded,
         fit=fit if given.fit is not None else None,
     )
     with torch.random.fork_rng():

@@ -100,6 +100,20 @@ class Scores:
         self._declared("logits")
         return self._logits
 
+    def record_margins(self) -> np.ndarray:
+        """(rows,) log-odds of each row's record, in nats, as `ScoreTable.record_margins`; for those who only look on."""
+        with torch.no_grad():
+            found = margins(self._logits.double(), self.labels)
+            if not self.several_units:
+                return found.cpu().numpy()
+            _, place = self.record_index.unique(return_inverse=True)
+            sums, counts = (
+                torch.zeros(int(place.max()) + 1, dtype=found.dtype, device=found.device).index_add(0, place, values)
+                for values in (functional.softplus(-found), torch.ones_like(found))
+            )
+            loss = (sums / counts).clamp(min=1e-300)
+            return (-loss - torch.log(-torch.expm1(-loss))).cpu().numpy()
+
     @property
     def reference(self) -> Tensor:
         """(U, C) logits of the untouched original, in eval mode and without a graph."""

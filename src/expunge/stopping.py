@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["AccuracyStop", "Check", "best", "distance", "reason_to_stop"]
+__all__ = ["Check", "Rule", "StopRule", "best", "distance", "reason_to_stop", "state_of"]
+
+Rule = Literal["two-sided", "accuracy", "none"]
+
+TOLERANCE = 0.02
+"""An AUC no further from one half than this is as good as one half: no attacker gains by it."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,11 @@ class Check:
         calibration_confidence: The same on the calibration records.
         unknown: Share of the forget units whose class is erased whole: no retained record has it.
         classes: How many classes the model has.
+        auc: Chance that a forget record's margin is above that of a calibration record of its class.
+        low: Lower end of its interval.
+        high: Upper end.
+        ks: Distance of both margin distributions.
+        ks_limit: What chance exceeds with the interval's error.
     """
 
     step: int
@@ -33,6 +43,11 @@ class Check:
     calibration_confidence: float
     unknown: float = 0.0
     classes: int = 2
+    auc: float = 0.5
+    low: float = 0.0
+    high: float = 1.0
+    ks: float = 0.0
+    ks_limit: float = 1.0
 
     @property
     def expected(self) -> float:
@@ -40,30 +55,54 @@ class Check:
         return (1 - self.unknown) * self.calibration + self.unknown / self.classes
 
 
-def reason_to_stop(checks: Sequence[Check]) -> str | None:
-    """Why to stop now, or None: forget accuracy is no longer above that of records never seen.
+def state_of(check: Check) -> Literal["within", "remembered", "over-forgotten"]:
+    """Where the forget records stand: not told apart from records never seen, above them, or below.
 
-    That is calibration accuracy, or chance for a class that is erased whole (Lee et al., arXiv 2401.10458).
+    Told apart are they when the interval of the AUC leaves out one half, or the distributions are further apart than chance
+    allows: then the side is that of the AUC.
+    """
+    if check.low <= 0.5 <= check.high and check.ks <= check.ks_limit:
+        return "within"
+    return "remembered" if check.auc > 0.5 else "over-forgotten"
+
+
+def reason_to_stop(checks: Sequence[Check], rule: Rule = "two-sided") -> str | None:
+    """Why to stop now, or None.
+
+    By the two-sided rule: forget records can no longer be told from calibration records, within the interval and near one
+    half; or they are below them, since going on would only give them away. A class that is erased whole has nothing to
+    be like: it ends at chance (Lee et al., arXiv 2401.10458). By the accuracy rule: forget accuracy is no longer above
+    calibration accuracy.
     """
     last = checks[-1]
-    if last.forget > last.expected:
-        return None
-    if last.unknown:
-        return f"forget accuracy {last.forget:.3f} is no longer above {last.expected:.3f}, as of a class never seen"
-    return f"forget accuracy {last.forget:.3f} is no longer above calibration accuracy {last.calibration:.3f}"
+    if rule == "accuracy" or last.unknown:
+        if last.forget > last.expected:
+            return None
+        if last.unknown:
+            return f"forget accuracy {last.forget:.3f} is no longer above {last.expected:.3f}, as of a class never seen"
+        return f"forget accuracy {last.forget:.3f} is no longer above calibration accuracy {last.calibration:.3f}"
+    shown = f"AUC {last.auc:.3f} [{last.low:.3f}, {last.high:.3f}], KS {last.ks:.3f}"
+    # The original itself has to be left behind: an interval of few records holds one half from the start.
+    if state_of(last) == "within" and last.auc <= 0.5 + TOLERANCE and len(checks) > 1:
+        return f"forget records can no longer be told from records never seen ({shown})"
+    if last.auc < 0.5 - TOLERANCE and len(checks) > 1:
+        return f"over-forgotten: forget records stand below records never seen ({shown})"
+    return None
 
 
 def distance(check: Check, first: Check) -> float:
-    """How far a check is from what is wanted: forget records as likely as unseen ones were to the original, no utility lost.
+    """How far a check is from what is wanted: forget records like those never seen, and no utility lost.
 
-    Confidence (mean probability of the true label) instead of accuracy: it moves in small steps even for one record.
-    The target is calibration confidence at the first check, before any step: a model that loses both alike is not near
-    it. For units of a class that is erased whole the target is 0: a model that never had the class never says it. What
-    calibration confidence has lost since counts as well.
+    The AUC's distance from one half moves in small steps even for few records. What calibration confidence (mean
+    probability of the true label) has lost since the first check, before any step, counts as well: a model that loses
+    both alike is not near. For units of a class that is erased whole the wanted confidence is 0: a model that never had the
+    class never says it.
     """
-    known = first.calibration_confidence
-    target = (1 - first.unknown) * known
-    return abs(check.forget_confidence - target) + max(0.0, known - check.calibration_confidence)
+    lost = max(0.0, first.calibration_confidence - check.calibration_confidence)
+    if first.unknown:
+        wanted = (1 - first.unknown) * first.calibration_confidence
+        return abs(check.forget_confidence - wanted) + lost
+    return abs(check.auc - 0.5) + lost
 
 
 def best(checks: Sequence[Check]) -> Check:
@@ -75,13 +114,14 @@ def best(checks: Sequence[Check]) -> Check:
     return min(checks[1:] or checks, key=lambda check: (distance(check, checks[0]), check.step))
 
 
-class AccuracyStop(TrainerCallback):
+class StopRule(TrainerCallback):
     """Checks every few steps, ends the run, and puts the best step's weights back.
 
     Args:
-        evaluate: model -> all of a `Check` but its step; counts its own cost.
+        evaluate: (model, step) -> a `Check`; counts its own cost.
         every: Steps between checks.
-        stop: Whether a reason to stop ends the run; the best step is kept either way.
+        rule: What ends the run; the best step is kept either way.
+        glance: -> whether the last steps' own outputs say that the aim is near, so that a check is due early; free.
 
     Attributes:
         checks: All checks, the one before the first step included.
@@ -89,21 +129,23 @@ class AccuracyStop(TrainerCallback):
         kept: The step whose weights were kept.
     """
 
-    def __init__(self, evaluate: Callable[[Any], tuple[Any, ...]], every: int, *, stop: bool = True) -> None:
-        self._evaluate = evaluate
-        self._every = every
-        self._stop = stop
+    def __init__(
+        self, evaluate: Callable[[Any, int], Check], every: int, *, rule: Rule = "two-sided",
+        glance: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        self._evaluate, self._every, self._glance = evaluate, every, glance
+        self._rule: Rule = rule
         self._weights: dict[str, torch.Tensor] = {}
         self.checks: list[Check] = []
         self.reason = ""
         self.kept = 0
 
     def _check(self, model: Any, step: int) -> str | None:
-        self.checks.append(Check(step, *self._evaluate(model)))
+        self.checks.append(self._evaluate(model, step))
         if best(self.checks).step == step:
             self.kept = step
             self._weights = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-        return reason_to_stop(self.checks)
+        return reason_to_stop(self.checks, self._rule)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -111,11 +153,13 @@ class AccuracyStop(TrainerCallback):
         self._check(kwargs["model"], 0)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        since = state.global_step - self.checks[-1].step
         last = state.global_step >= state.max_steps
-        if state.global_step % self._every and not last:
+        early = since >= max(1, self._every // 4) and self._glance()
+        if since < self._every and not last and not early:
             return
         reason = self._check(kwargs["model"], state.global_step)
-        if reason and self._stop:
+        if reason and self._rule != "none":
             self.reason = f"stop rule at step {state.global_step}: {reason}"
             control.should_training_stop = True
         elif last:

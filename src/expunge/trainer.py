@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from expunge.methods.base import Method
 from expunge.models import Head, find_head
 from expunge.partner_queue import PartnerQueue
 from expunge.preparation import Preparation, prepared_state
+from expunge.random_state import random_state, restore_random_state
 from expunge.reference import Reference
 from expunge.sampling import StepSampler
 from expunge.scoring import Scores, Step
@@ -55,6 +56,7 @@ class UnlearnTrainer(Trainer):
     Attributes:
         history: One dict a step: `step`, `loss`, every part, the method's counts.
         method_state: What the method carries over its steps.
+        watch: Called with each step's forget scores, where set.
     """
 
     def __init__(
@@ -90,12 +92,13 @@ class UnlearnTrainer(Trainer):
         if any(need.endswith(".reference") for need in method.needs):
             self._reference = Reference(self.model, task, {"forget": forget, "retain": retain})
         self.method_state, self._passes = prepared_state(
-            method, self.model, task, forget, given or Preparation(),
+            method, self.model, task, forget, retain, given or Preparation(),
             seed=args.seed, steps_per_pass=self.sampler.steps_per_pass,
         )  # fmt: skip
         masks = {name.removeprefix("mask/"): mask for name, mask in self.method_state.items() if "mask/" in name}
         self._masks = [p.register_hook(masks[n].to(p.device).mul) for n, p in model.named_parameters() if n in masks]
         self._queue = PartnerQueue()
+        self.watch: Callable[[Scores], None] | None = None
 
     @property
     def example_passes(self) -> float:
@@ -128,7 +131,7 @@ class UnlearnTrainer(Trainer):
         if not self._cached:
             return self._step_loss([inputs], [self._forward(model, inputs)])
         rng_state, gradients = self._cached.pop(0)
-        _set_rng(rng_state)
+        restore_random_state(rng_state)
         flat = [t for outputs in self._forward(model, inputs) if outputs is not None for t in outputs]
         shares = [(t * g).sum() for t, g in zip(flat, gradients, strict=True) if g is not None]
         if not flat:  # fewer records than micro-batches: nothing to send back
@@ -144,7 +147,7 @@ class UnlearnTrainer(Trainer):
         moved = [self._prepare_inputs(pair) for pair in pairs]
         states, leaves = [], []
         for pair in moved:
-            states.append(_get_rng())
+            states.append(random_state())
             with torch.no_grad(), self.compute_loss_context_manager():
                 outputs = self._forward(model, pair, weight=1 / 3)
             leaves.append([None if o is None else tuple(t.detach().requires_grad_() for t in o) for o in outputs])
@@ -166,6 +169,8 @@ class UnlearnTrainer(Trainer):
         number = self.state.global_step
         forget, retain = (self._scores(group, pairs, outputs) for group in ("forget", "retain"))
         step = Step(forget, retain, number, self.method_state)
+        if self.watch:
+            self.watch(forget)
         parts = self.method.loss(step)
         loss = torch.stack(list(parts.values())).sum()
         shown = {name: float(part.detach()) for name, part in parts.items()}
@@ -208,13 +213,3 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 
 def _only_item(items: list[Pair]) -> Pair:
     return items[0]
-
-
-def _get_rng() -> tuple[Tensor, list[Tensor]]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-
-
-def _set_rng(state: tuple[Tensor, list[Tensor]]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1]:
-        torch.cuda.set_rng_state_all(state[1])

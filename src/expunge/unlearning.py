@@ -11,12 +11,11 @@ import numpy as np
 
 from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.fit import arguments, fit, plain, train
+from expunge.looking import Look, schedule
 from expunge.methods.base import Procedure, ProcedureContext
-from expunge.models import head_of
 from expunge.preparation import Preparation
 from expunge.progress import Progress, trainer_stage
-from expunge.scoring import score
-from expunge.stopping import AccuracyStop, Check, best
+from expunge.stopping import Check, StopRule, best, state_of
 from expunge.tasks.base import Encoded
 from expunge.trainer import UnlearnTrainer
 
@@ -92,11 +91,12 @@ class Unlearning:
         return Outcome(log.pop("model").eval(), log, self._passes, self._check_passes)
 
     def _carry_out(self, model: Any) -> dict[str, Any]:
-        look = self._look()
+        forget, calibration = min(self.stop.sample, len(self.forget)), self.stop.sample
+        look = self._look((forget, min(calibration, max(64, 4 * forget))))
         checks: list[Check] = []
 
         def check(candidate: Any, number: int) -> Check:
-            checks.append(Check(number, *look(candidate)))
+            checks.append(look.check(candidate, number))
             return checks[-1]
 
         def tune(candidate: Any, records: Encoded, epochs: float, learning_rate: float) -> None:
@@ -114,6 +114,7 @@ class Unlearning:
             fit=None if fitted is None else lambda records, seed: self._paid(*fitted(records, seed)),
         )  # fmt: skip
         result = self.method.run(context)
+        self._check_passes += look.passes
         kept = best(checks).step if len(checks) > 1 else None
         reason = "a procedure, not a training loss"
         if kept is not None:
@@ -154,71 +155,41 @@ class Unlearning:
                 gradient_accumulation_steps=settings.accumulation,
                 max_grad_norm=settings.max_grad_norm,
             )
-            every = self.stop.every or min(10, max(2, a_pass))
-            stop = AccuracyStop(self._look(), every, stop=self.stop.rule == "accuracy")
+            retained = settings.batch_size * getattr(self.method, "retain_ratio", 1)
+            a_step = min(settings.batch_size, len(self.forget)) * getattr(self.method, "views", 1) + retained
+            every, *sizes = schedule(
+                self.stop, len(self.forget), len(self.calibration), args.max_steps * a_step, args.max_steps
+            )
+            look = self._look((sizes[0], sizes[1]))
+            stop = StopRule(look.check, every, rule=self.stop.rule, glance=look.near)
             trainer = UnlearnTrainer(
                 model, args, method=self.method, task=self.task, forget=self.forget, retain=self.retain,
-                given=Preparation(self.forget_ids, self.calibration, self._fitted()), callbacks=[stop],
+                callbacks=[stop],
+                given=Preparation(
+                    self.forget_ids, self.calibration, self._fitted(), self.base, self.trust_remote_code
+                ),
             )  # fmt: skip
             cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
+            trainer.watch = look.watch
             with trainer_stage(trainer, self.progress, "unlearning"):
                 trainer.train()
             plain(model)
             if cached is not None:
                 model.config.use_cache = cached  # the trainer turns it off
         self._passes += trainer.example_passes
+        self._check_passes += look.passes
         return {
             "model": model,
             "steps": trainer.state.global_step,
             "kept_step": stop.kept,
             "reason": stop.reason,
+            "state": state_of(next(check for check in stop.checks if check.step == stop.kept)),
             "history": [{name: round(value, 6) for name, value in row.items()} for row in trainer.history],
             "checks": [asdict(check) for check in stop.checks],
         }
 
-    def _look(self) -> Callable[[Any], tuple[float, float, float, float, float, int]]:
-        """model -> what a `Check` says of a sample of forget and of calibration records.
-
-        Words of a tagger's most common class (O) weigh half together, all others the other half: else a model that finds
-        no entity at all would look like one that forgot. Calibration units of a class erased whole are left out.
-        """
-        rng = np.random.default_rng([self.seed, 4])
-        most = self.stop.sample
-        forget = min(most, len(self.forget))
-        samples: list[Encoded] = []
-        # Calibration records in proportion, so that a small request stays cheap to check.
-        for records, count in ((self.forget, forget), (self.calibration, min(most, max(64, 4 * forget)))):
-            size = len(records)
-            samples.append(records.take(sorted(rng.choice(size, min(count, size), replace=False).tolist())))
-        labels = [np.array(sample.flat_labels, dtype=int) for sample in samples]
+    def _look(self, sizes: tuple[int, int]) -> Look:
         known = np.bincount(self.retain.flat_labels, minlength=len(self.label_names))
-        kept = [np.ones(len(labels[0])), (known[labels[1]] > 0).astype(float)]
-        if self.retain.units is not None:
-            kept = [_balanced(own, labels_ == known.argmax()) for own, labels_ in zip(kept, labels, strict=True)]
-        unknown = _average(known[labels[0]] == 0, kept[0])
-
-        def look(model: Any) -> tuple[float, float, float, float, float, int]:
-            self._check_passes += sum(map(len, samples)) / 3
-            head = head_of(model, self.task, samples[0])
-            tables = [
-                score(model, head, sample, self.task, batch_size=self.batch_size, keep_hidden=False)
-                for sample in samples
-            ]
-            right = [_average(table.correct, own) for table, own in zip(tables, kept, strict=True)]
-            sure = [_average(np.exp(-table.losses), own) for table, own in zip(tables, kept, strict=True)]
-            return right[0], right[1], sure[0], sure[1], unknown, len(self.label_names)
-
-        return look
-
-
-def _balanced(kept: np.ndarray, common: np.ndarray) -> np.ndarray:
-    """(U,) weights such that the kept units of the most common class and all other kept ones weigh the same."""
-    shares = (kept * common).sum(), (kept * ~common).sum()
-    if not all(shares):
-        return kept
-    return kept * np.where(common, 0.5 / shares[0], 0.5 / shares[1])
-
-
-def _average(values: np.ndarray, weights: np.ndarray) -> float:
-    """Weighted mean; 0 where nothing weighs, as when calibration holds an erased class alone."""
-    return float((values * weights).sum() / weights.sum()) if weights.sum() else 0.0
+        return Look(
+            self.task, self.forget, self.calibration, known, sizes, self.stop.confidence, self.seed, self.batch_size
+        )

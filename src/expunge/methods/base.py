@@ -37,6 +37,8 @@ class MethodContext:
         model: The original, not to be changed.
         forget: The forget records.
         unseen: As many calibration records, never trained on.
+        retain: All retained records.
+        calibration: All calibration records.
         ids: Ids of the forget records: what randomness hangs on, so that order does not matter.
         classes: How many classes the model has.
         seed: The run's seed.
@@ -44,12 +46,18 @@ class MethodContext:
         logits: (model, records) -> (U, C) logits in eval mode.
         fresh: seed -> a model of the original's architecture with random weights.
         gradient: Gradient of the mean cross-entropy over the forget units, by parameter name, in eval mode.
+        rewound: alpha -> the original with its weights moved back to ``base + alpha * (original - base)``, its head left
+            as it is; None where the base is not known.
+        embedded: (model, records) -> (U, H) states of its last layer, a text's the mean over its tokens; None where the
+            model does not give them.
         fit: (records, seed) -> a model fine-tuned from the base on these alone; None without base and recipe.
     """
 
     model: Any
     forget: Encoded
     unseen: Encoded
+    retain: Encoded
+    calibration: Encoded
     ids: Sequence[str]
     classes: int
     seed: int
@@ -57,7 +65,20 @@ class MethodContext:
     logits: Callable[[Any, Encoded], Tensor]
     fresh: Callable[[int], Any]
     gradient: Callable[[], dict[str, Tensor]]
+    rewound: Callable[[float], Any | None]
+    embedded: Callable[[Any, Encoded], np.ndarray | None]
     fit: Callable[[Encoded, int], Any] | None = None
+
+    @property
+    def erased(self) -> np.ndarray:
+        """(C,) bool: classes that are erased whole, so that no retained unit has them."""
+        return np.bincount(self.retain.flat_labels, minlength=self.classes) == 0
+
+    def drawn(self, what: Literal["retain", "calibration"], most: int) -> Encoded:
+        """At most so many of the retained or calibration records, drawn by the run's seed."""
+        records = self.retain if what == "retain" else self.calibration
+        rng = np.random.default_rng([self.seed, 8, len(what)])
+        return records.take(sorted(rng.choice(len(records), min(most, len(records)), replace=False).tolist()))
 
     def uniform(self, what: str) -> np.ndarray:
         """(U,) numbers in [0, 1), one a forget unit, each a function of `what`, the seed, its record's id and its place."""

@@ -1,0 +1,97 @@
+"""How often the stop rule looks, at how many records, and what it sees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from expunge.config import StopConfig
+from expunge.looking import SHARE, Look, schedule
+from expunge.models import head_of
+from expunge.scoring import Scores, score
+from expunge.tasks.base import Encoded
+from expunge.tasks.text_classification import TextClassification
+from expunge.testing import tiny_classifier, tiny_tokenizer, toy_records
+
+NAMES = ("water", "machine", "music")
+TASK = TextClassification(tiny_tokenizer(), 48, NAMES)
+
+
+def encoded(count: int, seed: int) -> Encoded:
+    rows = toy_records(count, seed=seed)
+    return TASK.encode_texts([(r["text"],) for r in rows], [NAMES.index(r["label"]) for r in rows])
+
+
+@pytest.mark.parametrize(
+    ("forget", "steps", "a_step"), [(20, 40, 48), (100, 20, 48), (150, 40, 48), (1000, 250, 64), (300, 80, 32)]
+)
+def test_checks_cost_a_tenth_of_the_run_at_most(forget: int, steps: int, a_step: int) -> None:
+    every, *sizes = schedule(StopConfig(), forget, 1000, steps * a_step, steps)
+    checks = 2 + (steps - 1) // every  # before the first step, every few, after the last
+    assert checks >= 4
+    assert checks * sum(sizes) / 3 <= SHARE * steps * a_step
+    assert min(sizes) >= min(20, forget)
+
+
+def test_a_run_too_short_for_that_still_looks_at_its_ends() -> None:
+    every, *sizes = schedule(StopConfig(), 20, 1000, 4 * 48, 4)
+    assert every == 4
+    assert sizes == [20, 32]
+
+
+def test_what_is_given_is_kept() -> None:
+    assert schedule(StopConfig(every=3, sample=100), 400, 1000, 500.0, 40) == (3, 100, 100)
+
+
+def look(sizes: tuple[int, int] = (12, 24)) -> Look:
+    forget, calibration = encoded(12, 1), encoded(24, 2)
+    return Look(TASK, forget, calibration, np.array([5, 5, 5]), sizes, 0.9, seed=0)
+
+
+def test_a_check_is_what_the_scores_say_and_is_paid_for() -> None:
+    looking, model = look(), tiny_classifier()
+    found = looking.check(model, 7)
+    tables = [score(model, head_of(model, TASK, part), part, TASK) for part in (looking.forget, looking.calibration)]
+    assert (found.step, found.classes, found.unknown) == (7, 3, 0.0)
+    assert (found.forget, found.calibration) == (tables[0].accuracy, tables[1].accuracy)
+    assert found.forget_confidence == pytest.approx(tables[0].confidence)
+    assert found.low <= found.auc <= found.high
+    assert looking.passes == pytest.approx(36 / 3)
+
+
+@pytest.mark.parametrize(("shift", "near"), [(8.0, False), (-8.0, True)])
+def test_training_steps_say_for_free_whether_the_aim_is_near(shift: float, near: bool) -> None:
+    looking, model = look(), tiny_classifier()
+    assert not looking.near(), "nothing seen yet"
+    looking.check(model, 0)
+    labels = torch.tensor([0, 1, 2])
+    logits = torch.nn.functional.one_hot(labels, 3) * shift
+    place = torch.arange(3)
+    looking.watch(
+        Scores(
+            hidden=logits,
+            logits=logits,
+            labels=labels,
+            record_index=place,
+            unit_index=place,
+            allowed=(),
+            group="forget",
+        )
+    )
+    assert looking.near() is near
+    looking.check(model, 5)
+    assert not looking.near(), "a check starts afresh"
+
+
+def test_words_of_one_record_count_together() -> None:
+    """Two records with losses (1, 3) and (2): log-odds of e^-2 both."""
+    losses = torch.tensor([1.0, 3.0, 2.0])
+    p = torch.exp(-losses)
+    logits = torch.stack([p.log(), (1 - p).log()], dim=1)
+    labels, units = torch.zeros(3, dtype=torch.long), torch.arange(3)
+    scores = Scores(
+        hidden=logits, logits=logits, labels=labels, record_index=torch.tensor([4, 4, 9]), unit_index=units, allowed=(),
+        group="forget", several_units=True,
+    )  # fmt: skip
+    assert scores.record_margins() == pytest.approx([-2 - np.log(1 - np.exp(-2))] * 2)
