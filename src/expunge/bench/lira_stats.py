@@ -29,7 +29,8 @@ class Verdict:
         records: How many records they are about.
         accuracy: Share of right decisions, both sides weighing the same; chance is 0.5.
         accuracy_own_sd: The same with every record's own standard deviations.
-        accuracy_both: `accuracy`, its interval over records and pairs of shadows drawn anew.
+        chance: Where 95 % of such accuracies lie when the two sides are swapped at random, pair by pair: what luck of whole
+            models can do, which an interval over records does not show.
         auc: Of the likelihood ratios.
         hits: Share of the first side found with at most 1 % of false alarms on the other; chance is 0.01; None with fewer
             than 100 decisions there.
@@ -41,7 +42,7 @@ class Verdict:
     records: int
     accuracy: Interval
     accuracy_own_sd: Interval
-    accuracy_both: Interval
+    chance: tuple[float, float]
     auc: Interval
     hits: Interval | None
     shift: Interval
@@ -50,7 +51,9 @@ class Verdict:
         """Plain values, rounded for JSON."""
 
         def short(value: Any) -> Any:
-            return {k: round(v, 5) for k, v in value.items()} if isinstance(value, dict) else value
+            if isinstance(value, dict):
+                return {k: round(v, 5) for k, v in value.items()}
+            return [round(v, 5) for v in value] if isinstance(value, tuple) else value
 
         return {name: short(value) for name, value in asdict(self).items()}
 
@@ -78,20 +81,21 @@ def likelihood_ratios(first: Floats, second: Floats, *, own_sd: bool = False) ->
         raise ValueError(
             f"two sides of equal shape with three pairs or more are needed, not {first.shape}, {second.shape}"
         )
-    found = np.empty((2, *first.shape))
-    for pair in range(len(first)):
-        rest = np.arange(len(first)) != pair
-        one, other = (_fitted(side[rest], own_sd) for side in (first, second))
-        for place, side in enumerate((first, second)):
-            found[place, pair] = _log_density(side[pair], *one) - _log_density(side[pair], *other)
-    return found[0], found[1]
+    middle = (first.mean(axis=0) + second.mean(axis=0)) / 2  # near 0, sums of squares lose no digits
+    sides = first - middle, second - middle
+    one, other = (_fitted_without_each(side, own_sd) for side in sides)
+    ratios = [_log_density(side, *one) - _log_density(side, *other) for side in sides]
+    return ratios[0], ratios[1]
 
 
-def _fitted(models: Floats, own_sd: bool) -> tuple[Floats, Floats]:
-    variance = models.var(axis=0, ddof=1)
+def _fitted_without_each(models: Floats, own_sd: bool) -> tuple[Floats, Floats]:
+    """(P, N) means and sd of all rows but one, for each row."""
+    rest = len(models) - 1
+    mean = (models.sum(axis=0) - models) / rest
+    variance = ((models**2).sum(axis=0) - models**2 - rest * mean**2) / (rest - 1)
     if not own_sd:
-        variance = np.full_like(variance, variance.mean())
-    return models.mean(axis=0), np.maximum(np.sqrt(variance), _LEAST_SD)
+        variance = np.broadcast_to(variance.mean(axis=1, keepdims=True), variance.shape)
+    return mean, np.sqrt(np.maximum(variance, _LEAST_SD**2))
 
 
 def _log_density(values: Floats, mean: Floats, sd: Floats) -> Floats:
@@ -114,22 +118,29 @@ def judged(first: Floats, second: Floats, *, resamples: int = 1000, seed: int = 
     def over_records(statistic: Callable[..., float], *sides: Floats, draws: int = resamples) -> Interval:
         return bootstrap([records], lambda p: statistic(*(side[:, p[0]] for side in sides)), resamples=draws, seed=seed)
 
-    both = bootstrap(
-        [pairs, records], lambda p: float(right[np.ix_(p[0], p[1])].mean()), resamples=resamples, seed=seed
-    )
     spread = np.sqrt((first.var(axis=0, ddof=1).mean() + second.var(axis=0, ddof=1).mean()) / 2)
     apart = (first.mean(axis=0) - second.mean(axis=0))[None] / max(float(spread), _LEAST_SD)
-    fewer = min(resamples, 200)  # these two cost more, and no bar hangs on their intervals
+    fewer = min(resamples, 200)  # these cost more, and no bar hangs on them
     return Verdict(
         decisions=2 * pairs * records,
         records=records,
         accuracy=over_records(np.mean, right),
         accuracy_own_sd=over_records(np.mean, _right(*likelihood_ratios(first, second, own_sd=True))),
-        accuracy_both=both,
+        chance=_chance(first, second, fewer, seed),
         auc=over_records(lambda a, b: auc(a.ravel(), b.ravel()), *ratios, draws=fewer),
         hits=over_records(_hits, *ratios, draws=fewer) if pairs * records * FALSE_ALARMS >= 1 else None,
         shift=over_records(np.mean, apart),
     )
+
+
+def _chance(first: Floats, second: Floats, draws: int, seed: int) -> tuple[float, float]:
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        swap = rng.random((len(first), 1)) < 0.5
+        found.append(_right(*likelihood_ratios(np.where(swap, second, first), np.where(swap, first, second))).mean())
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _right(first: Floats, second: Floats) -> Floats:

@@ -157,11 +157,12 @@ def lira_markdown(table: dict[str, Any]) -> str:
         f"{pairs} never had it and ran the same unlearning on a request of the same size. The attacker knows the margins of a "
         "record under all other pairs of shadows, fits a Gaussian to either side (one sd a side) and takes the likelier one. "
         f"**Accuracy** is the share of right decisions; chance is 50 %. Brackets are 95 % bootstrap intervals over the "
-        f"{sizes['targets']} records; *records and shadows* draws pairs of shadows anew as well. **Against retrained**: the "
-        f"same attack told unlearned from retrained models, {pairs} a side. **Shift** is the mean difference of margins, in "
-        "standard deviations: below 0 the records are labelled with less confidence than by a model that never had them.",
+        f"{sizes['targets']} records; **chance** is where 95 % of accuracies lie when the two sides are swapped at random, "
+        f"pair by pair. **Against retrained**: the same attack told unlearned from retrained models, {pairs} a side. "
+        "**Shift** is the mean difference of margins, in standard deviations: below 0 the records are labelled with less "
+        "confidence than by a model that never had them.",
         "",
-        "| model | decisions | accuracy | records and shadows | with each record's own sd | AUC | found at 1 % false alarms | "
+        "| model | decisions | accuracy | chance | with each record's own sd | AUC | found at 1 % false alarms | "
         "shift | against retrained | test accuracy | passes | time |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -189,14 +190,18 @@ def _line(row: dict[str, Any]) -> str:
     against: Verdict | None = row.get("retrained")
     cells = [
         name, f"{verdict.decisions:,}", _percent(verdict.accuracy),
-        f"[{100 * verdict.accuracy_both.low:.1f}, {100 * verdict.accuracy_both.high:.1f}]",
+        f"{100 * verdict.chance[0]:.1f} to {100 * verdict.chance[1]:.1f} %",
         _percent(verdict.accuracy_own_sd), _plain(verdict.auc),
         _percent(verdict.hits) if verdict.hits else "not measured", _plain(verdict.shift, 2),
-        _percent(against.accuracy) if against else "",
+        _against(against) if against else "",
         "" if row["test_accuracy"] is None else f"{100 * row['test_accuracy']:.1f} %",
         *("" if row.get(key) is None else f"{100 * row[key]:.1f} %" for key in ("passes", "seconds")),
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
+
+
+def _against(found: Verdict) -> str:
+    return f"{_percent(found.accuracy)} (chance: {100 * found.chance[0]:.1f} to {100 * found.chance[1]:.1f} %)"
 
 
 def _percent(found: Interval) -> str:
