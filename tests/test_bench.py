@@ -15,10 +15,10 @@ import pytest
 
 from conftest import Job, write_csv
 from expunge.bench.assets import Busy
-from expunge.bench.cells import measured
 from expunge.bench.config import BenchConfig
 from expunge.bench.datasets import random_request, read_split, requests
 from expunge.bench.matrix import cells, run_matrix
+from expunge.bench.measuring import measured
 from expunge.bench.table import build_table, markdown, write_tables
 from expunge.errors import UsageError
 from expunge.scoring import ScoreTable
@@ -164,13 +164,36 @@ def test_gap_and_noise_floor_by_hand() -> None:
         config=SimpleNamespace(matrix=SimpleNamespace(bootstrap=20)),
     )
     retrained = [tables(1, 0.0), tables(2, 1.0), tables(3, 20.0)]
-    found = measured(assets, tables(3, 2.0), tables(4, 5.0), retrained)
+    found = measured(assets, [tables(3, 2.0)], tables(4, 5.0), retrained, [np.arange(4)])
     row = found["forget accuracy"]
     assert (row["value"], row["gap"], row["noise_floor"], row["original"]) == (0.75, 0.25, 0.25, 1.0)
     # Margins are clipped at 10: 0, 1 and 10, mean 11/3; |2 - 11/3| = 5/3; floor: (|0-5.5| + |1-5| + |10-.5|) / 3.
     assert found["per record"]["gap"] == pytest.approx(5 / 3, abs=1e-4)
     assert found["per record"]["noise_floor"] == pytest.approx((5.5 + 4 + 9.5) / 3, abs=1e-4)
     assert found["membership AUC"]["value"] == 0.5
+
+
+def test_a_pool_puts_its_forget_records_together_and_averages_the_rest() -> None:
+    """Two requests of two records, forget accuracy 2/2 and 1/2; test accuracy 1 and 1/2; each AUC against its own model."""
+
+    def tables(forget: list[float], unseen: list[float]) -> dict[str, ScoreTable]:
+        part, others = (made_up(margins, [m > 0 for m in margins]) for margins in (forget, unseen))
+        return {"forget": part, "retain": others, "test": others, "unseen": others}
+
+    assets: Any = SimpleNamespace(
+        split=SimpleNamespace(task_name="text-classification", label_names=("a", "b")),
+        config=SimpleNamespace(matrix=SimpleNamespace(bootstrap=20)),
+    )
+    several = [tables([1.0, 3.0], [2.0, 4.0]), tables([-1.0, 5.0], [-2.0, 2.0])]
+    # The request's records in order: 0 and 2 are of the first of its parts, 1 and 3 of the second.
+    retrained = [tables([1.0, -1.0, 3.0, 5.0], [2.0, 2.0])] * 2
+    found = measured(assets, several, tables([9.0] * 4, [1.0, 1.0]), retrained, [np.array([0, 2]), np.array([1, 3])])
+    assert found["forget accuracy"]["value"] == 0.75
+    assert found["forget accuracy"]["n"] == [4]
+    assert found["test accuracy"]["value"] == pytest.approx((1 + 0.5) / 2)
+    assert found["membership AUC"]["value"] == pytest.approx((1 / 4 + 3 / 4) / 2)
+    assert found["membership AUC"]["retrained"] == [0.5, 0.5]
+    assert found["per record"]["gap"] == 0.0, "the same margins, in the order of the requests"
 
 
 @pytest.mark.parametrize(("name", "page"), [("encoders", "benchmark"), ("encoders-first-run", "benchmark/first-run")])

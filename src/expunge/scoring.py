@@ -181,6 +181,17 @@ class ScoreTable:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def take(self, records: np.ndarray) -> ScoreTable:
+        """The scores of the records at these positions, in that order; without layers."""
+        spans = zip(self.offsets[records].tolist(), self.offsets[records + 1].tolist(), strict=True)
+        units = np.concatenate([np.arange(first, last) for first, last in spans])
+        counts = np.diff(self.offsets)[records]
+        return replace(
+            self, labels=self.labels[units], predictions=self.predictions[units], margins=self.margins[units],
+            losses=self.losses[units], hidden=self.hidden[units], offsets=np.concatenate([[0], np.cumsum(counts)]),
+            entities=None if self.entities is None else self.entities[records], layers=None, layer_units=None,
+        )  # fmt: skip
+
     @property
     def correct(self) -> np.ndarray:
         """(U,) bool: the prediction is the label."""

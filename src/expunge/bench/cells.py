@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -16,85 +15,16 @@ from transformers import set_seed
 from expunge.bench.assets import Assets, Tables
 from expunge.bench.config import Trial
 from expunge.bench.datasets import Request, random_request
+from expunge.bench.measuring import measured, rounded
 from expunge.config import StopConfig
 from expunge.errors import NonFiniteLossError
 from expunge.folders import whole_file
 from expunge.methods.sisa import Sisa
-from expunge.metrics import ACCURACY, ENTITY_F1, macro_f1_over
 from expunge.record import environment
-from expunge.scoring import ScoreTable
-from expunge.stats import auc, bootstrap, noise_floor
 from expunge.stopping import Check, best, distance
 from expunge.unlearning import Outcome, Unlearning
 
-__all__ = ["CLIP", "device_name", "measured", "run_cell"]
-
-CLIP = 10.0
-"""Margins are clipped here, in nats, before they are compared record by record."""
-
-Figure = tuple[list[str], Callable[[ScoreTable], np.ndarray], Callable[..., float]]
-
-
-def figures(assets: Assets) -> dict[str, Figure]:
-    """Name -> groups, what is read of each record, and the statistic: F1 and accuracy a group, and the membership AUC."""
-    f1 = ENTITY_F1 if assets.split.task_name == "token-classification" else macro_f1_over(len(assets.split.label_names))
-    found: dict[str, Figure] = {}
-    for group in ("forget", "retain", "test"):
-        for name, metric in (("F1", f1), ("accuracy", ACCURACY)):
-            found[f"{group} {name}"] = ([group], metric.read, metric.statistic)
-    found["membership AUC"] = (["forget", "unseen"], lambda table: table.record_margins, auc)
-    return found
-
-
-def measured(assets: Assets, tables: Tables, original: Tables, retrained: list[Tables]) -> dict[str, Any]:
-    """Every figure of one model, with its interval over records, gap to the retrained mean, and their noise floor.
-
-    The noise floor is the mean over the retrained models of each one's absolute difference to the mean of the others.
-    """
-    rows = {}
-    for name, (groups, read, statistic) in figures(assets).items():
-        arrays = [read(tables[group]) for group in groups]
-        interval = bootstrap(
-            [len(array) for array in arrays],
-            lambda picked, arrays=arrays, statistic=statistic: statistic(
-                *(array[p] for array, p in zip(arrays, picked, strict=True))
-            ),
-            resamples=assets.config.matrix.bootstrap,
-        )
-        others = [statistic(*(read(t[group]) for group in groups)) for t in retrained]
-        rows[name] = {
-            "n": [len(array) for array in arrays],
-            "value": interval.value,
-            "low": interval.low,
-            "high": interval.high,
-            "original": statistic(*(read(original[group]) for group in groups)),
-            "retrained": others,
-            "gap": abs(interval.value - float(np.mean(others))),
-            "noise_floor": noise_floor(others),
-        }
-    margins = [_clipped(t) for t in retrained]
-    rows["per record"] = {
-        "n": [len(margins[0])],
-        "gap": float(np.abs(_clipped(tables) - np.mean(margins, axis=0)).mean()),
-        "original": float(np.abs(_clipped(original) - np.mean(margins, axis=0)).mean()),
-        "noise_floor": noise_floor(margins),
-    }
-    return {name: _rounded(row) for name, row in rows.items()}
-
-
-def _clipped(tables: Tables) -> np.ndarray:
-    return np.clip(tables["forget"].record_margins, -CLIP, CLIP)
-
-
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    def short(value: Any) -> Any:
-        if isinstance(value, list):
-            return [short(item) for item in value]
-        if isinstance(value, dict):
-            return {name: short(item) for name, item in value.items()}
-        return round(value, 5) if isinstance(value, float) else value
-
-    return {name: short(value) for name, value in row.items()}
+__all__ = ["device_name", "run_cell"]
 
 
 def run_cell(assets: Assets, request: Request, name: str, seed: int) -> dict[str, Any]:
@@ -121,30 +51,38 @@ def run_cell(assets: Assets, request: Request, name: str, seed: int) -> dict[str
     }
     if isinstance(trial.method, Sisa):
         return {**cell, **_exact(assets, request, seed, original_tables, retrained, retraining, trainings)}
-    start = time.perf_counter()
-    try:
-        outcome = _unlearn(assets, request, trial, seed)
-    except NonFiniteLossError as error:
-        return {**cell, "failed": str(error)}
-    seconds = time.perf_counter() - start
-    tables = assets.scored(outcome.model, assets.groups(request))
+    outcomes, tables, seconds = [], [], 0.0
+    for number, part in enumerate(request.each()):
+        start = time.perf_counter()
+        try:
+            outcomes.append(_unlearn(assets, part, trial, seed))
+        except NonFiniteLossError as error:
+            return {**cell, "failed": f"request {number + 1}: {error}" if request.parts else str(error)}
+        seconds += time.perf_counter() - start
+        groups = {**assets.groups(request), "forget": assets.encoded("train", part.forget)}
+        tables.append(assets.scored(outcomes[-1].model, groups))
+    count = len(outcomes)
+    passes, checks = (sum(getattr(o, name) for o in outcomes) / count for name in ("passes", "check_passes"))
+    ended = [
+        {**{key: o.log.get(key) for key in ("steps", "kept_step", "reason")}, "checks": len(o.log["checks"])}
+        for o in outcomes
+    ]
     return {
         **cell,
-        "figures": measured(assets, tables, original_tables, retrained),
-        "cost": _cost(outcome.passes, outcome.check_passes, retraining, seconds, trainings),
-        "ended": {
-            "steps": outcome.log["steps"],
-            "kept_step": outcome.log.get("kept_step"),
-            "reason": outcome.log["reason"],
-            "checks": len(outcome.log["checks"]),
-        },
+        "figures": measured(assets, tables, original_tables, retrained, request.places()),
+        "cost": _cost(passes, checks, retraining, seconds / count, trainings, len(request.forget) / count),
+        "ended": ended[0],
+        "ended_each": ended if request.parts else [],
     }
 
 
-def _cost(passes: float, checks: float, retraining: float, seconds: float, trainings: list[float]) -> dict[str, Any]:
+def _cost(
+    passes: float, checks: float, retraining: float, seconds: float, trainings: list[float], records: float
+) -> dict[str, Any]:
     return {
         "passes": round(passes, 1),
         "checks": round(checks, 1),
+        "passes_per_record": round(passes / records, 2),
         "retraining": retraining,
         "ratio": round((passes + checks) / retraining, 4),
         "seconds": round(seconds, 2),
@@ -162,8 +100,8 @@ def _exact(
     after = sisa_after(assets, request, seed)
     share = after.passes / after.ensemble_passes
     return {
-        "figures": measured(assets, after.tables, original, retrained),
-        "cost": _cost(after.passes, 0.0, retraining, after.seconds, trainings),
+        "figures": measured(assets, [after.tables], original, retrained, request.places()),
+        "cost": _cost(after.passes, 0.0, retraining, after.seconds, trainings, len(request.forget)),
         "ended": {
             "steps": None, "kept_step": None, "checks": 0,
             "reason": (
@@ -213,7 +151,7 @@ def _tried(assets: Assets, trial: Trial) -> dict[str, Any]:
     checks = [Check(**check) for check in outcome.log["checks"]]
     kept = best(checks)
     found = {"distance": distance(kept, checks[0]), "first": asdict(checks[0]), "kept": asdict(kept)}
-    return {**_settings(trial), **_rounded(found)}
+    return {**_settings(trial), **rounded(found)}
 
 
 def _settings(trial: Trial) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,20 @@ class Request:
     unseen: tuple[int, ...]
     by_class: bool = False
     parts: tuple[tuple[int, ...], ...] = ()
+
+    def each(self) -> list[Request]:
+        """The requests of a pool, each with all other training records retained; or this one."""
+        if not self.parts:
+            return [self]
+        everything = {*self.forget, *self.retain}
+        return [
+            replace(self, forget=part, retain=tuple(sorted(everything - set(part))), parts=()) for part in self.parts
+        ]
+
+    def places(self) -> list[np.ndarray]:
+        """Places of each request's records among `forget`."""
+        place = {position: i for i, position in enumerate(self.forget)}
+        return [np.array([place[position] for position in part.forget]) for part in self.each()]
 
 
 def read_split(name: str, data: DataSet, folder: Path, matrix: Matrix) -> Split:
