@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from expunge import DeepCUT, FineTune, GradientAscent
 from expunge.config import StopConfig
-from expunge.looking import SHARE, Look, schedule
+from expunge.looking import SHARE, Look, Schedule, rows_a_step, schedule
 from expunge.models import head_of
 from expunge.scoring import Scores, score
 from expunge.tasks.base import Encoded
@@ -27,21 +28,29 @@ def encoded(count: int, seed: int) -> Encoded:
     ("forget", "steps", "a_step"), [(20, 40, 48), (100, 20, 48), (150, 40, 48), (1000, 250, 64), (300, 80, 32)]
 )
 def test_checks_cost_a_tenth_of_the_run_at_most(forget: int, steps: int, a_step: int) -> None:
-    every, *sizes = schedule(StopConfig(), forget, 1000, steps * a_step, steps)
-    checks = 2 + (steps - 1) // every  # before the first step, every few, after the last
-    assert checks >= 4
-    assert checks * sum(sizes) / 3 <= SHARE * steps * a_step
-    assert min(sizes) >= min(20, forget)
+    found = schedule(StopConfig(), forget, 1000, steps * a_step, steps)
+    checks = 1 - -steps // found.every  # before the first step, every few, after the last
+    assert checks >= 3
+    assert checks < found.most, "one may come early"
+    assert found.most * (found.forget + found.calibration) / 3 <= SHARE * steps * a_step
+    assert min(found.forget, found.calibration) >= min(20, forget)
 
 
 def test_a_run_too_short_for_that_still_looks_at_its_ends() -> None:
-    every, *sizes = schedule(StopConfig(), 20, 1000, 4 * 48, 4)
-    assert every == 4
-    assert sizes == [20, 32]
+    assert schedule(StopConfig(), 20, 1000, 4 * 48, 4) == Schedule(every=4, most=2, forget=20, calibration=32)
 
 
 def test_what_is_given_is_kept() -> None:
-    assert schedule(StopConfig(every=3, sample=100), 400, 1000, 500.0, 40) == (3, 100, 100)
+    found = schedule(StopConfig(every=3, sample=100), 400, 1000, 500.0, 40)
+    assert (found.every, found.forget, found.calibration) == (3, 100, 100)
+    assert found.most == 1 + 14
+
+
+def test_a_step_is_what_the_method_reads() -> None:
+    assert rows_a_step(DeepCUT(views=2, retain_ratio=3), 16, 100, 1000) == 2 * 16 + 48
+    assert rows_a_step(DeepCUT(), 16, 5, 1000) == 5 + 32
+    assert rows_a_step(GradientAscent(), 16, 100, 1000) == 16
+    assert rows_a_step(FineTune(retain_ratio=1), 16, 100, 1000) == 16
 
 
 def look(sizes: tuple[int, int] = (12, 24)) -> Look:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from math import exp, log
 
 import pytest
@@ -171,3 +172,34 @@ def test_mixed_partners_are_at_least_as_hard_as_what_they_are_mixed_from(batch, 
     plain, _ = losses.reversed_focl(similarity, same, other, tau)
     harder, _ = losses.reversed_focl(similarity, same, other, tau, mixed)
     assert (harder >= plain - 1e-12).all()
+
+
+def test_soft_contrastive_by_hand() -> None:
+    """tau .5; class 0: log of the mean of e^(.6/.5) and e^(.2/.5); class 1: .1/.5. q = (.7, .3)."""
+    similarity = torch.tensor([[0.6, 0.1, 0.2]])
+    classes = torch.tensor([0, 1, 0])
+    wanted = torch.tensor([[0.7, 0.3, 0.7]]).log()
+    first, second = math.log((math.exp(1.2) + math.exp(0.4)) / 2), 0.2
+    both = math.log(math.exp(first) + math.exp(second))
+    values, counts = losses.soft_contrastive(similarity, wanted, classes, tau=0.5)
+    assert values.item() == pytest.approx(-(0.7 * (first - both) + 0.3 * (second - both)), abs=1e-6)
+    assert counts.tolist() == [True]
+
+
+def test_soft_contrastive_comes_to_rest_where_classes_stand_as_wanted() -> None:
+    """Its gradient is the class softmax minus q: zero where they agree, and it pushes no further."""
+    wanted = torch.tensor([[0.7, 0.3]])
+    similarity = wanted.log().mul(0.5).requires_grad_()
+    losses.soft_contrastive(similarity, wanted.log(), torch.tensor([0, 1]), tau=0.5)[0].sum().backward()
+    assert similarity.grad is not None
+    assert similarity.grad.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("classes", [[], [1, 1]])
+def test_soft_contrastive_without_two_classes_counts_nothing(classes: list[int]) -> None:
+    partners = len(classes)
+    values, counts = losses.soft_contrastive(
+        torch.zeros(3, partners), torch.zeros(3, partners), torch.tensor(classes, dtype=torch.long), tau=0.5
+    )
+    assert not counts.any()
+    assert torch.isfinite(values).all()

@@ -86,11 +86,11 @@ def test_where_half_the_units_are_of_an_erased_class_the_target_is_half() -> Non
     assert distance(check, check) == pytest.approx(0.98 - 0.35)
 
 
-def play(aucs: list[float], *, every: int, steps: int, rule="two-sided", glance=lambda: False):
+def play(aucs: list[float], *, every: int, steps: int, rule="two-sided", most=None, glance=lambda: False):
     """Run the callback over a model whose only weight counts the steps done."""
     model = torch.nn.Linear(1, 1, bias=False)
     values = iter(aucs)
-    callback = StopRule(lambda _, step: seen(step, next(values)), every, rule=rule, glance=glance)
+    callback = StopRule(lambda _, step: seen(step, next(values)), every, rule=rule, most=most, glance=glance)
     control = SimpleNamespace(should_training_stop=False)
     state = SimpleNamespace(global_step=0, max_steps=steps)
     with torch.no_grad():
@@ -124,6 +124,14 @@ def test_a_glance_brings_a_check_forward() -> None:
     callback, _, steps = play([0.7, 0.5], every=8, steps=20, glance=lambda: True)
     assert [c.step for c in callback.checks] == [0, 2]
     assert steps == 2
+
+
+def test_an_early_check_must_leave_enough_for_the_rest() -> None:
+    """Six steps, every three, three checks in all: one at step 1 would leave 1 + 1 + 2 = 4."""
+    callback, _, _ = play([0.7, 0.6, 0.55, 0.5], every=3, steps=6, most=3, glance=lambda: True)
+    assert [c.step for c in callback.checks] == [0, 3, 6]
+    callback, _, _ = play([0.7, 0.6, 0.55, 0.5], every=3, steps=6, most=4, glance=lambda: True)
+    assert [c.step for c in callback.checks] == [0, 1, 3, 6]
 
 
 def test_without_the_rule_all_steps_are_done_and_the_best_is_kept() -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from expunge.methods.base import Method, Procedure
     from expunge.methods.contrastive import ContrastiveUnlearning
     from expunge.methods.deepcut import DeepCUT
+    from expunge.methods.deepcut_calibrated import CalibratedDeepCUT
     from expunge.methods.finetune import FineTune
     from expunge.methods.gradient_ascent import GradientAscent
     from expunge.methods.gradient_difference import GradientDifference
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOME = {
     "AuditConfig": "config",
     "BadTeacher": "methods.bad_teacher",
+    "CalibratedDeepCUT": "methods.deepcut_calibrated",
     "ContrastiveUnlearning": "methods.contrastive",
     "DeepCUT": "methods.deepcut",
     "Erased": "erase",
@@ -67,6 +69,7 @@ _HOME = {
 __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "AuditConfig",
     "BadTeacher",
+    "CalibratedDeepCUT",
     "ContrastiveUnlearning",
     "DeepCUT",
     "Erased",

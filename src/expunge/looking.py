@@ -15,18 +15,50 @@ from expunge.scoring import Scores, score
 from expunge.stopping import TOLERANCE, Check
 from expunge.tasks.base import Encoded
 
-__all__ = ["SHARE", "Look", "schedule"]
+__all__ = ["SHARE", "Look", "Schedule", "rows_a_step", "schedule"]
 
 SHARE = 0.1
 """Checks may cost this share of a run's example-passes."""
 _LEAST = 32
 
 
-def schedule(config: StopConfig, forget: int, calibration: int, run: float, steps: int) -> tuple[int, int, int]:
-    """Steps between checks, forget records and calibration records a check scores.
+def rows_a_step(method: Any, batch_size: int, forget: int, retain: int) -> int:
+    """Records, views counted, that run through the model in a step of a method.
 
-    Both samples shrink, to 32 records at least, until four checks (before the first step, two on the way, after the last)
-    cost no more than a tenth of the run; then there are as many checks as fit. Settings that are given are kept.
+    Args:
+        method: A `Method`.
+        batch_size: Forget records a step.
+        forget: Forget records.
+        retain: Retained records.
+    """
+    reads = {need.partition(".")[0] for need in method.needs}
+    rows = min(batch_size, forget) * getattr(method, "views", 1) if "forget" in reads else 0
+    return rows + (min(max(2, batch_size * getattr(method, "retain_ratio", 1)), retain) if "retain" in reads else 0)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When the stop rule looks, and at what.
+
+    Attributes:
+        every: Steps between checks.
+        most: Checks in all; those that come early take from the later ones.
+        forget: Forget records a check scores.
+        calibration: Calibration records.
+    """
+
+    every: int
+    most: int
+    forget: int
+    calibration: int
+
+
+def schedule(config: StopConfig, forget: int, calibration: int, run: float, steps: int) -> Schedule:
+    """How often to look, and at how many records.
+
+    Both samples shrink, to 32 records at least, until five checks (before the first step, two on the way, one early, one
+    after the last) cost no more than a tenth of the run; then there are as many checks as fit. Settings that are given
+    are kept.
 
     Args:
         config: The stop rule's settings.
@@ -39,13 +71,13 @@ def schedule(config: StopConfig, forget: int, calibration: int, run: float, step
     calibration = min(config.sample, max(64, 4 * forget), calibration)
     allowed = SHARE * run
     if config.every is None:
-        most = int(3 * allowed / 4)
+        most = int(3 * allowed / 5)
         shrink = min(1.0, most / max(1, forget + calibration))
         forget = max(min(forget, _LEAST), int(forget * shrink))
         calibration = max(min(calibration, _LEAST), min(calibration, most - forget))
-    one = max((forget + calibration) / 3, 1e-9)
-    between = max(0, int(allowed / one) - 2)
-    return config.every or max(1, -(-steps // (between + 1))), forget, calibration
+    checks = int(allowed / max((forget + calibration) / 3, 1e-9))
+    every = config.every or max(1, -(-steps // max(1, checks - 2)))
+    return Schedule(every, max(checks, 1 - -steps // every), forget, calibration)
 
 
 @dataclass

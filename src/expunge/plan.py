@@ -17,7 +17,7 @@ from expunge.checks import Prepared
 from expunge.config import StopConfig
 from expunge.evidence import duplicates_of, shown_memory
 from expunge.execution import Run
-from expunge.looking import schedule
+from expunge.looking import rows_a_step, schedule
 from expunge.memorisation import LEVEL, memorised
 from expunge.methods.base import Method
 from expunge.plan_cost import Cost, peak_memory, step_passes
@@ -165,9 +165,9 @@ def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float) -> 
     a_pass = sampler.steps_per_pass
     steps = max(settings.min_steps, round(settings.epochs * a_pass), 1)
     passes = step_passes(method, sampler, len(forget), len(retain), steps, settings.accumulation)
-    a_step = min(settings.batch_size, len(forget)) * getattr(method, "views", 1) + sampler.retain_size
-    every, *sizes = schedule(config.stop, len(forget), len(encoded["calibration"]), steps * a_step, steps)
-    checks = (1 + -(-steps // every)) * sum(sizes) / 3
+    a_step = rows_a_step(method, settings.batch_size, len(forget), len(retain))
+    looks = schedule(config.stop, len(forget), len(encoded["calibration"]), steps * a_step, steps)
+    checks = (1 + -(-steps // looks.every)) * (looks.forget + looks.calibration) / 3
     per_pass, basis = 3 * forward, "scoring: three forward passes a training pass"
     if not method.needs_base:
         tried = min(_TRIAL_STEPS, steps)

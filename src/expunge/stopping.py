@@ -121,6 +121,7 @@ class StopRule(TrainerCallback):
         evaluate: (model, step) -> a `Check`; counts its own cost.
         every: Steps between checks.
         rule: What ends the run; the best step is kept either way.
+        most: Checks in all, at most; the last step is checked in any case.
         glance: -> whether the last steps' own outputs say that the aim is near, so that a check is due early; free.
 
     Attributes:
@@ -131,10 +132,11 @@ class StopRule(TrainerCallback):
 
     def __init__(
         self, evaluate: Callable[[Any, int], Check], every: int, *, rule: Rule = "two-sided",
-        glance: Callable[[], bool] = lambda: False,
+        most: int | None = None, glance: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self._evaluate, self._every, self._glance = evaluate, every, glance
         self._rule: Rule = rule
+        self._most = most
         self._weights: dict[str, torch.Tensor] = {}
         self.checks: list[Check] = []
         self.reason = ""
@@ -155,8 +157,7 @@ class StopRule(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         since = state.global_step - self.checks[-1].step
         last = state.global_step >= state.max_steps
-        early = since >= max(1, self._every // 4) and self._glance()
-        if since < self._every and not last and not early:
+        if not last and not (since >= self._every or self._early(state, since)):
             return
         reason = self._check(kwargs["model"], state.global_step)
         if reason and self._rule != "none":
@@ -164,6 +165,12 @@ class StopRule(TrainerCallback):
             control.should_training_stop = True
         elif last:
             self.reason = f"all {state.global_step} steps done"
+
+    def _early(self, state: TrainerState, since: int) -> bool:
+        """Whether the aim is near, and a check now leaves enough of them for the rest of the run."""
+        after = len(self.checks) + 1 - -(state.max_steps - state.global_step) // self._every
+        affordable = self._most is None or after <= self._most
+        return affordable and since >= max(1, self._every // 4) and self._glance()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -11,7 +11,7 @@ import numpy as np
 
 from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.fit import arguments, fit, plain, train
-from expunge.looking import Look, schedule
+from expunge.looking import Look, rows_a_step, schedule
 from expunge.methods.base import Procedure, ProcedureContext
 from expunge.preparation import Preparation
 from expunge.progress import Progress, trainer_stage
@@ -155,13 +155,12 @@ class Unlearning:
                 gradient_accumulation_steps=settings.accumulation,
                 max_grad_norm=settings.max_grad_norm,
             )
-            retained = settings.batch_size * getattr(self.method, "retain_ratio", 1)
-            a_step = min(settings.batch_size, len(self.forget)) * getattr(self.method, "views", 1) + retained
-            every, *sizes = schedule(
+            a_step = rows_a_step(self.method, settings.batch_size, len(self.forget), len(self.retain))
+            looks = schedule(
                 self.stop, len(self.forget), len(self.calibration), args.max_steps * a_step, args.max_steps
             )
-            look = self._look((sizes[0], sizes[1]))
-            stop = StopRule(look.check, every, rule=self.stop.rule, glance=look.near)
+            look = self._look((looks.forget, looks.calibration))
+            stop = StopRule(look.check, looks.every, rule=self.stop.rule, most=looks.most, glance=look.near)
             trainer = UnlearnTrainer(
                 model, args, method=self.method, task=self.task, forget=self.forget, retain=self.retain,
                 callbacks=[stop],

@@ -75,9 +75,10 @@ class MethodContext:
         return np.bincount(self.retain.flat_labels, minlength=self.classes) == 0
 
     def drawn(self, what: Literal["retain", "calibration"], most: int) -> Encoded:
-        """At most so many of the retained or calibration records, drawn by the run's seed."""
+        """At most so many of the retained or calibration records, drawn by the run's seed and the request."""
         records = self.retain if what == "retain" else self.calibration
-        rng = np.random.default_rng([self.seed, 8, len(what)])
+        digest = hashlib.sha256("\n".join([what, *sorted(self.ids)]).encode()).digest()
+        rng = np.random.default_rng([self.seed, 8, int.from_bytes(digest[:8])])
         return records.take(sorted(rng.choice(len(records), min(most, len(records)), replace=False).tolist()))
 
     def uniform(self, what: str) -> np.ndarray:
@@ -99,8 +100,9 @@ class Method(Options):
     """A method that is a training loss.
 
     A subclass is a frozen dataclass: its fields are the hyperparameters, the TOML keys, the `show` table and the
-    report's rows. Two fields, where a subclass has them, shape the step: `views` (dropout views of each forget
-    record) and `retain_ratio` (retained records in a step, as a multiple of its batch size).
+    report's rows. Three fields, where a subclass has them, shape the step: `views` (dropout views of each forget
+    record), `retain_ratio` (retained records in a step, as a multiple of its batch size) and `dropout` (whether the
+    model drops out during steps; else it runs as when it is used).
 
     Attributes:
         needs: What `loss` reads of a step, of ``forget.hidden``, ``forget.logits``, ``forget.reference`` and the same of

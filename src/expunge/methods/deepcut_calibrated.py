@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CalibratedDeepCUT"]
 
+_BETA = 0.5
+"""Nats below which a difference counts quadratically."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CalibratedDeepCUT(Method):
@@ -28,11 +31,14 @@ class CalibratedDeepCUT(Method):
     them away as clearly as memory does. So each forget unit gets a *leave-out target*: the margin (log-odds of the true
     class) expected of a model trained without it. Formula::
 
-        L = L_retain + gamma * mean_i |m_i - t_i|_smooth + contrast * mean_i CE(w_i, softmax(s_i / tau))
+        L = hold * |l - l_original|_smooth(retain) + gamma * mean_i |m_i - t_i|_smooth
+              + contrast * mean_i CE(w_i, softmax(s_i / tau))
 
     with m the model's margin, t the target, s_ip cosines of the anchor with the step's retained partners, and w_ip the
-    target's probability of the partner's class, shared among its partners. The second term is the output, the third the
-    latent space: DeepCUT's contrastive term with partners weighted by what the record should be, not all pushed away.
+    target's probability of the partner's class, shared among its partners. The first term keeps the original's logits on
+    retained records (smooth L1 of logits about their mean, over units and classes). The second is the output, the third
+    the latent space: DeepCUT's contrastive term with partners weighted by what the record should be, not all pushed
+    away.
 
     Targets (`expunge.leave_out`): the unit's percentile among *retained* units of its class under a rewound model
     (weights interpolated back from the original toward its base), which both were trained on, blended with its percentile
@@ -54,17 +60,18 @@ class CalibratedDeepCUT(Method):
         0.7
     """
 
-    gamma: NonNegative = option(1.0, "weight of matching the target margins")
-    contrast: NonNegative = option(0.1, "weight of the contrastive term toward partners weighted by the targets")
+    gamma: NonNegative = option(2.0, "weight of matching the target margins")
+    hold: NonNegative = option(4.0, "weight of keeping the original's logits on retained records")
+    contrast: NonNegative = option(0.3, "weight of the contrastive term toward partners weighted by the targets")
     temperature: Positive = option(0.3, "tau of the contrastive term")
-    retain: Literal["nll", "kl"] = option("kl", "retained term: true labels, or staying with the original")
     retain_ratio: PositiveInt = option(1, "retained partners drawn for each forget record")
+    dropout: bool = option(False, "dropout during unlearning")
     rewind: Probability = option(
         0.7, "share of the way from the base to the original at which the rewound model stands"
     )
     clean_weight: Probability = option(0.3, "weight of the base encoder's classifier in a target")
     sample: NonNegativeInt = option(
-        0, "retained records that targets are made from; 0: four for each forget record, 128 to 1024"
+        0, "retained, and calibration, records that targets are made from; 0: three a forget record, 192 to 1024"
     )
     average: Literal["auto", "units", "classes"] = option(
         "auto", "mean over units, or over classes of each one's mean; auto: classes for taggers"
@@ -82,8 +89,8 @@ class CalibratedDeepCUT(Method):
         if not len(context.calibration):
             way_out = "Give held-out records (data.held_out): half of them are calibration records."
             raise UsageError(Problem("method", "deepcut-calibrated needs records that were never trained on", way_out))
-        size = self.sample or min(1024, max(128, 4 * len(context.forget)))
-        retain, unseen = context.drawn("retain", size), context.drawn("calibration", size // 2)
+        size = self.sample or min(1024, max(192, 3 * len(context.forget)))
+        retain, unseen = context.drawn("retain", size), context.drawn("calibration", size)
         classes = [np.array(part.flat_labels, dtype=int) for part in (context.forget, retain, unseen)]
         known = context.logits(context.model, unseen).double().numpy()
         unseen_margins = leave_out.margins_of(known, classes[2])
@@ -140,9 +147,12 @@ class CalibratedDeepCUT(Method):
         own = margins(forget.logits.float(), forget.labels)
         target = forget.of_units(step.state["margins"])
         counts = torch.ones_like(own, dtype=torch.bool)
-        away = functional.smooth_l1_loss(own, target.to(own.dtype), reduction="none", beta=0.5)
+        away = functional.smooth_l1_loss(own, target.to(own.dtype), reduction="none", beta=_BETA)
+        kept = retain.averaged_over(self.average)
+        moved = _centred(retain.logits) - _centred(retain.reference.to(retain.logits.dtype))
+        held = functional.smooth_l1_loss(moved, torch.zeros_like(moved), reduction="none", beta=_BETA).mean(dim=-1)
         parts = {
-            "retain": retain.kl_from(retain.reference) if self.retain == "kl" else retain.cross_entropy(),
+            "retain": self.hold * losses.mean_over(held, torch.ones_like(held, dtype=torch.bool), kept),
             "forget": self.gamma * losses.mean_over(away, counts, classes),
         }
         if self.contrast:
@@ -160,6 +170,11 @@ class CalibratedDeepCUT(Method):
         own = margins(step.forget.logits.detach().float(), step.forget.labels).clamp(-10, 10)
         target = step.forget.of_units(step.state["margins"]).detach().clamp(-10, 10)
         return {"margin_to_target": float((own - target).abs().mean()) if len(own) else 0.0}
+
+
+def _centred(logits: Tensor) -> Tensor:
+    """(U, C) logits about their mean: what is the same for every class changes nothing."""
+    return logits - logits.mean(dim=-1, keepdim=True)
 
 
 def _wrong(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
