@@ -128,6 +128,7 @@ class UnlearnTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        model.train(getattr(self.method, "dropout", True))
         if not self._cached:
             return self._step_loss([inputs], [self._forward(model, inputs)])
         rng_state, gradients = self._cached.pop(0)
@@ -143,7 +144,7 @@ class UnlearnTrainer(Trainer):
 
     def _cache_gradients(self, pairs: Sequence[Pair]) -> list[tuple[Any, list[Tensor | None]]]:
         model: Any = self.model_wrapped
-        model.train()
+        model.train(getattr(self.method, "dropout", True))
         moved = [self._prepare_inputs(pair) for pair in pairs]
         states, leaves = [], []
         for pair in moved:
