@@ -65,12 +65,18 @@ class Assets:
     @cached_property
     def key(self) -> str:
         """Changes with all that a model of this data set hangs on, so that no other one is taken for it."""
-        recipe, matrix = asdict(self.config.recipe), asdict(self.config.matrix)
+        recipe, matrix = asdict(self._recipe), asdict(self.config.matrix)
         sizes = {name: matrix[name] for name in ("train_records", "dev_records", "test_records", "retain_sample")}
         sizes["epochs"] = self.lengths
         parts = [self.split.train.sha256(), self.split.dev.sha256(), self.split.test.sha256()]
         text = json.dumps([self.base_sha256, recipe, sizes, parts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    @property
+    def _recipe(self) -> Recipe:
+        """The recipe before its epochs are chosen."""
+        own = self.config.data[self.name].learning_rate
+        return self.config.recipe if own is None else replace(self.config.recipe, learning_rate=own)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -134,7 +140,7 @@ class Assets:
         """
         file = self.once("recipe.json", lambda file: whole_file(file, json.dumps(self._choose(), indent=1)))
         chosen = json.loads(file.read_text())
-        return replace(self.config.recipe, epochs=float(chosen["epochs"])), chosen
+        return replace(self._recipe, epochs=float(chosen["epochs"])), chosen
 
     def _choose(self) -> dict[str, Any]:
         if len(self.lengths) == 1:
@@ -142,7 +148,7 @@ class Assets:
         tried = []
         train, dev = self.encoded("train"), self.encoded("dev")
         for epochs in self.lengths:
-            recipe = replace(self.config.recipe, epochs=float(epochs))
+            recipe = replace(self._recipe, epochs=float(epochs))
             model = self.trained(train, recipe, seed=9000, name=f"{self.name}: {epochs} epochs")
             found = {group: self._headline(model, encoded) for group, encoded in (("train", train), ("dev", dev))}
             tried.append({"epochs": epochs, **found})

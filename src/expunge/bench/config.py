@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from expunge.config import Recipe, TrainingConfig, build_method
 from expunge.errors import Collector, Problem, UsageError
-from expunge.options import Fraction, Options, PositiveInt, Seed, did_you_mean, option
+from expunge.options import Fraction, Options, Positive, PositiveInt, Seed, did_you_mean, option
 
 __all__ = ["BenchConfig", "DataSet", "Matrix", "Trial", "read_trials"]
 
@@ -70,6 +70,7 @@ class DataSet(Options):
         labels: Class names in the order of the numbers, for ``lines``.
         erase: The class or entity type to erase.
         epochs: As `Matrix.epochs`, for this data set; left out: those.
+        learning_rate: As `Recipe.learning_rate`, for this data set; left out: that.
     """
 
     task: Literal["text-classification", "token-classification"] = option("text-classification", "kind of model")
@@ -82,6 +83,7 @@ class DataSet(Options):
     labels: tuple[str, ...] = option((), "class names in order")
     erase: str = option("", "class or entity type to erase")
     epochs: tuple[PositiveInt, ...] = option((), "lengths of training to choose from; left out: the benchmark's")
+    learning_rate: Positive | None = option(None, "peak learning rate of training; left out: the recipe's")
 
     @classmethod
     def section(cls) -> str:
