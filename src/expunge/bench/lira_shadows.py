@@ -208,15 +208,15 @@ class Shadows:
 
         return Job(self, f"shadow-{number}.npz", number // 2, make)
 
-    def retrained(self, pair: int) -> Job:
-        """Margins under the first shadow of a pair, trained anew without its request: it never had any target."""
+    def retrained(self, number: int) -> Job:
+        """Margins under a shadow trained anew without its request: it never had any target."""
 
         def make() -> Played:
-            records = self.design.retained(2 * pair)
-            model, took, passes = self._fitted(records, 5000 + pair, f"shadow {2 * pair} without its request")
+            records = self.design.retained(number)
+            model, took, passes = self._fitted(records, 5000 + number, f"shadow {number} without its request")
             return self._scored(model, seconds=took, passes=passes)
 
-        return Job(self, f"retrained-{pair}.npz", pair, make)
+        return Job(self, f"retrained-{number}.npz", number // 2, make)
 
     def unlearned(self, name: str, trial: Trial, number: int) -> Job:
         """Margins under a shadow after a method has unlearned its request."""
@@ -235,7 +235,7 @@ class Shadows:
         return {
             "untouched": [self.untouched(n) for n in numbers],
             **{name: [self.unlearned(name, trial, n) for n in numbers] for name, trial in methods.items()},
-            "retrained": [self.retrained(p) for p in range(self.game.shadows // 2)],
+            "retrained": [self.retrained(n) for n in numbers],
         }
 
     def _fitted(self, positions: list[int], seed: int, name: str) -> tuple[Any, float, float]:

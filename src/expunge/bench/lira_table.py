@@ -58,8 +58,7 @@ def build_lira_table(results: Path, *, resamples: int = 1000) -> dict[str, Any]:
     game = json.loads((results / "game.json").read_text(encoding="utf-8"))
     stored = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((results / "rows").glob("*.json"))]
     by_name = {row["row"]: row for row in stored}
-    retrained = _models(by_name["retrained"], len(game["targets"])) if "retrained" in by_name else None
-    plain = _sides(by_name["untouched"], game) if "untouched" in by_name else None
+    retrained = _sides(by_name["retrained"], game)[0] if "retrained" in by_name else None
     cost = _mean(by_name["retrained"]["seconds"]) if "retrained" in by_name else None
     rows = []
     for name, row in by_name.items():
@@ -74,12 +73,9 @@ def build_lira_table(results: Path, *, resamples: int = 1000) -> dict[str, Any]:
                 _mean(row["passes"]), game["recipe"]["epochs"] * (game["trained"] - game["request"])
             )
             found["seconds"] = _ratio(_mean(row["seconds"]), cost)
-        if name == "retrained":
-            sides = (retrained, plain[1]) if retrained is not None and plain else None
-        else:
-            sides = _sides(row, game)
+        sides = _sides(row, game)
         found["never_seen"] = _verdict(sides, resamples)
-        if name != "retrained" and sides and retrained is not None:
+        if name != "retrained" and retrained is not None:
             against = (sides[0], retrained)
             found["retrained"] = _verdict(against, resamples)
             found["audits"] = _many_models(*_complete(against))
@@ -103,16 +99,11 @@ def _ratio(value: float | None, whole: float | None) -> float | None:
     return value / whole if value is not None and whole else None
 
 
-def _models(row: dict[str, Any], records: int) -> Floats:
-    """(models, T) margins; NaN in the rows that are missing."""
-    nothing = [np.nan] * records
-    return np.array([nothing if margins is None else margins for margins in row["margins"]], dtype=float)
-
-
 def _sides(row: dict[str, Any], game: dict[str, Any]) -> tuple[Floats, Floats]:
     """(P, T) margins under the shadow of each pair that had the record, and under the one that never did."""
     inside = np.array([[own == "1" for own in line] for line in game["inside"]])
-    margins = _models(row, len(game["targets"]))
+    nothing = [np.nan] * len(game["targets"])
+    margins = np.array([nothing if own is None else own for own in row["margins"]], dtype=float)
     first, second = margins[0::2], margins[1::2]
     return np.where(inside[0::2], first, second), np.where(inside[0::2], second, first)
 
@@ -123,9 +114,7 @@ def _complete(sides: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
     return sides[0][kept], sides[1][kept]
 
 
-def _verdict(sides: tuple[Floats, Floats] | None, resamples: int) -> Verdict | None:
-    if sides is None:
-        return None
+def _verdict(sides: tuple[Floats, Floats], resamples: int) -> Verdict | None:
     first, second = _complete(sides)
     return judged(first, second, resamples=resamples) if len(first) >= _LEAST_PAIRS else None
 
@@ -158,9 +147,9 @@ def lira_markdown(table: dict[str, Any]) -> str:
         "record under all other pairs of shadows, fits a Gaussian to either side (one sd a side) and takes the likelier one. "
         f"**Accuracy** is the share of right decisions; chance is 50 %. Brackets are 95 % bootstrap intervals over the "
         f"{sizes['targets']} records; **chance** is where 95 % of accuracies lie when the two sides are swapped at random, "
-        f"pair by pair. **Against retrained**: the same attack told unlearned from retrained models, {pairs} a side. "
-        "**Shift** is the mean difference of margins, in standard deviations: below 0 the records are labelled with less "
-        "confidence than by a model that never had them.",
+        "pair by pair. **Against retrained**: the same attack on unlearned shadows and the same ones retrained without their "
+        "requests. **Shift** is the mean difference of margins, in standard deviations: below 0 the records are labelled with "
+        "less confidence than by a model that never had them.",
         "",
         "| model | decisions | accuracy | chance | with each record's own sd | AUC | found at 1 % false alarms | "
         "shift | against retrained | test accuracy | passes | time |",
