@@ -86,7 +86,7 @@ class Relearning(Audit):
 
 @dataclass(frozen=True, kw_only=True)
 class Int8(Audit):
-    """Do forget records come back when the model is rounded to 8 bits?
+    """Rounding to 8 bits: do forget records come back when the model is quantised?
 
     Small updates can vanish in rounding, and what they hid shows again (Zhang et al. 2024, arXiv 2410.16454, for 4 bits
     in language models). Margins are taken again with int8 linear layers (`expunge.stress.quantised`); the membership AUC
