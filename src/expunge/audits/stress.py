@@ -24,7 +24,7 @@ Groups = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Relearning(Audit):
-    """Do forget records come back more quickly than new ones when the model is trained a little?
+    """Relearning: do forget records come back more quickly than new ones when the model is trained a little?
 
     A copy of each model is trained for up to 16 steps on half of the forget records ("part") together with as many
     held-out records ("new"). Two AUCs of margins after each count of steps: part against new (learnt side by side: above
@@ -124,7 +124,7 @@ class Int8(Audit):
 
 @dataclass(frozen=True, kw_only=True)
 class Reworded(Audit):
-    """Are forget records still known when their wording is changed a little?
+    """Rewording: are forget records still known when their wording is changed a little?
 
     Some words are dropped, or neighbours swapped, in forget and evaluation records alike (`expunge.data.rewording`). What
     a model learnt by heart survives that in part; forgetting that was fitted to the exact wording does not reach
