@@ -29,10 +29,10 @@ def encoded(count: int, seed: int) -> Encoded:
 )
 def test_checks_cost_a_tenth_of_the_run_at_most(forget: int, steps: int, a_step: int) -> None:
     found = schedule(StopConfig(), forget, 1000, steps * a_step, steps)
-    checks = 1 - -steps // found.every  # before the first step, every few, after the last
-    assert checks >= 3
-    assert checks < found.most, "one may come early"
-    assert found.most * (found.forget + found.calibration) / 3 <= SHARE * steps * a_step
+    checks = -(-steps // found.every)  # every few, and after the last; the first look is at what the run has scored
+    assert checks >= 2
+    assert checks < found.most - 1, "one may come early"
+    assert (found.most - 1) * (found.forget + found.calibration) / 3 <= SHARE * steps * a_step
     assert min(found.forget, found.calibration) >= min(20, forget)
 
 
@@ -67,6 +67,28 @@ def test_a_check_is_what_the_scores_say_and_is_paid_for() -> None:
     assert found.forget_confidence == pytest.approx(tables[0].confidence)
     assert found.low <= found.auc <= found.high
     assert looking.passes == pytest.approx(36 / 3)
+
+
+def test_later_looks_add_what_changed_in_a_sample_to_what_the_first_saw() -> None:
+    """The same model again: exactly the first figures, though the sample alone has others; and only the sample is paid."""
+    looking, model = look((5, 10)), tiny_classifier()
+    first = looking.check(model, 0)
+    assert looking.passes == pytest.approx(36 / 3)
+    again = looking.check(model, 5)
+    assert looking.passes == pytest.approx((36 + 15) / 3)
+    for name in ("forget", "calibration", "forget_confidence", "calibration_confidence", "auc"):
+        assert getattr(again, name) == pytest.approx(getattr(first, name))
+
+
+def test_with_the_runs_own_scores_the_first_look_is_free() -> None:
+    looking, model = look((5, 10)), tiny_classifier()
+    wanted = looking.check(model, 0)
+    given = tuple(
+        score(model, head_of(model, TASK, part), part, TASK) for part in (looking.forget, looking.calibration)
+    )
+    free = Look(TASK, looking.forget, looking.calibration, looking.known, (5, 10), 0.9, seed=0, given=given)
+    assert free.check(model, 0) == wanted
+    assert free.passes == 0
 
 
 @pytest.mark.parametrize(("shift", "near"), [(8.0, False), (-8.0, True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -58,6 +59,10 @@ def test_a_weak_test_does_not_end_a_run_before_it_began() -> None:
     weak = seen(0, 0.5, half=0.3)
     assert state_of(weak) == "within"
     assert reason_to_stop([weak]) is None
+    assert reason_to_stop([weak, seen(5, 0.5, half=0.3)]) is None, "confidence on forget records is still .9, wanted .7"
+    down = replace(seen(10, 0.5, half=0.3), forget_confidence=0.69)
+    assert str(reason_to_stop([weak, down])).startswith("forget records can no longer be told")
+    assert distance(down, weak) == pytest.approx(0.01)
 
 
 def test_the_best_step_is_nearest_to_one_half_without_losing_the_rest() -> None:
@@ -142,6 +147,6 @@ def test_without_the_rule_all_steps_are_done_and_the_best_is_kept() -> None:
 
 def test_the_original_is_never_kept() -> None:
     """It would be no answer to a request, however near it is."""
-    callback, weight, _ = play([0.5, 0.1], every=1, steps=5)
+    callback, weight, _ = play([0.5, 0.1], every=1, steps=1)
     assert (callback.kept, weight) == (1, 1.0)
     assert callback.checks[0] == seen(0, 0.5)

@@ -82,7 +82,9 @@ class Run:
         if isinstance(model, Ensemble):
             model.bind(self.prepared.salt, self.progress)
         with self._timed("unlearn"):
-            outcome = self._unlearning(encoded).run(model)
+            unlearning = self._unlearning(encoded)
+            unlearning.original_scores = original["forget"], original["calibration"]
+            outcome = unlearning.run(model)
             model, self.check_passes = outcome.model, outcome.check_passes
         whole = self._retraining_passes(encoded)
         if isinstance(model, Ensemble):

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from expunge.config import StopConfig
-from expunge.matching import compare
+from expunge.matching import Before, Matched, compare
 from expunge.models import head_of
-from expunge.scoring import Scores, score
+from expunge.scoring import Scores, ScoreTable, score
 from expunge.stopping import TOLERANCE, Check
 from expunge.tasks.base import Encoded
 
@@ -20,6 +20,7 @@ __all__ = ["SHARE", "Look", "Schedule", "rows_a_step", "schedule"]
 SHARE = 0.1
 """Checks may cost this share of a run's example-passes."""
 _LEAST = 32
+_WIDE = 2000
 
 
 def rows_a_step(method: Any, batch_size: int, forget: int, retain: int) -> int:
@@ -42,7 +43,7 @@ class Schedule:
 
     Attributes:
         every: Steps between checks.
-        most: Checks in all; those that come early take from the later ones.
+        most: Checks in all, the first look included; those that come early take from the later ones.
         forget: Forget records a check scores.
         calibration: Calibration records.
     """
@@ -56,9 +57,9 @@ class Schedule:
 def schedule(config: StopConfig, forget: int, calibration: int, run: float, steps: int) -> Schedule:
     """How often to look, and at how many records.
 
-    Both samples shrink, to 32 records at least, until five checks (before the first step, two on the way, one early, one
-    after the last) cost no more than a tenth of the run; then there are as many checks as fit. Settings that are given
-    are kept.
+    Both samples shrink, to 32 records at least, until four checks (two on the way, one early, one after the last) cost no
+    more than a tenth of the run; then there are as many checks as fit. Settings that are given are kept. The look
+    before the first step comes on top: a run has scored the original anyway.
 
     Args:
         config: The stop rule's settings.
@@ -71,13 +72,28 @@ def schedule(config: StopConfig, forget: int, calibration: int, run: float, step
     calibration = min(config.sample, max(64, 4 * forget), calibration)
     allowed = SHARE * run
     if config.every is None:
-        most = int(3 * allowed / 5)
+        most = int(3 * allowed / 4)
         shrink = min(1.0, most / max(1, forget + calibration))
         forget = max(min(forget, _LEAST), int(forget * shrink))
         calibration = max(min(calibration, _LEAST), min(calibration, most - forget))
     checks = int(allowed / max((forget + calibration) / 3, 1e-9))
-    every = config.every or max(1, -(-steps // max(1, checks - 2)))
-    return Schedule(every, max(checks, 1 - -steps // every), forget, calibration)
+    every = config.every or max(1, -(-steps // max(1, checks - 1)))
+    return Schedule(every, 1 + max(checks, -(-steps // every)), forget, calibration)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the first look saw.
+
+    Attributes:
+        tables: Scores of forget and calibration records.
+        wide: Their figures.
+        narrow: The same of the samples.
+    """
+
+    tables: list[ScoreTable]
+    wide: list[float]
+    narrow: list[float]
 
 
 @dataclass
@@ -86,6 +102,9 @@ class Look:
 
     Words of a tagger's most common class (O) weigh half together, all others the other half: else a model that finds no
     entity at all would look like one that forgot. Calibration units of a class erased whole are left out.
+
+    The first look is at all of them, up to `_WIDE`; later ones at samples. Of these only the change since then is taken, and
+    added to what the first look saw: records differ far more than a record changes.
 
     Args:
         task: Collates records.
@@ -96,6 +115,8 @@ class Look:
         confidence: Level at which records are told apart.
         seed: Seed of the samples and of the bootstrap.
         batch_size: Records a forward pass.
+        given: Scores of all forget and calibration records under the original, where the run has them: then the first
+            look is free.
 
     Attributes:
         passes: Example-passes spent so far.
@@ -109,50 +130,78 @@ class Look:
     confidence: float
     seed: int
     batch_size: int = 64
+    given: tuple[ScoreTable, ScoreTable] | None = None
     passes: float = 0.0
     _unseen: np.ndarray = field(default_factory=lambda: np.zeros(0))
     _lately: list[float] = field(default_factory=list)
+    _then: _Seen | None = None
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng([self.seed, 4])
-        self._samples: list[Encoded] = []
-        for records, most in zip((self.forget, self.calibration), self.sizes, strict=True):
-            size = len(records)
-            self._samples.append(records.take(sorted(rng.choice(size, min(most, size), replace=False).tolist())))
-        labels = [np.array(sample.flat_labels, dtype=int) for sample in self._samples]
-        self._weights = [np.ones(len(labels[0])), (self.known[labels[1]] > 0).astype(float)]
-        self._classes: Sequence[np.ndarray] | None = labels
-        if self.forget.units is not None:
-            common = self.known.argmax()
-            self._weights = [_balanced(w, own == common) for w, own in zip(self._weights, labels, strict=True)]
-            self._classes = None
-        self._unknown = _average(self.known[labels[0]] == 0, self._weights[0])
+        own = len(self.forget), len(self.calibration)
+        most = _WIDE, _WIDE if self.given else max(256, 4 * min(own[0], _WIDE))
+        self._wide = [np.sort(rng.choice(n, min(m, n), replace=False)) for n, m in zip(own, most, strict=True)]
+        self._narrow = [
+            np.sort(rng.choice(len(wide), min(size, len(wide)), replace=False))
+            for wide, size in zip(self._wide, self.sizes, strict=True)
+        ]
 
     def check(self, model: Any, step: int) -> Check:
-        """A look at the model as it is now."""
-        self.passes += sum(map(len, self._samples)) / 3
-        head = head_of(model, self.task, self._samples[0])
-        tables = [
-            score(model, head, sample, self.task, batch_size=self.batch_size, keep_hidden=False)
-            for sample in self._samples
-        ]
-        right = [_average(table.correct, own) for table, own in zip(tables, self._weights, strict=True)]
-        sure = [_average(np.exp(-table.losses), own) for table, own in zip(tables, self._weights, strict=True)]
-        found = Check(step, right[0], right[1], sure[0], sure[1], self._unknown, len(self.known))
-        self._unseen = np.sort(tables[1].record_margins)
+        """A look at the model as it is now; the first one must be at the original."""
         self._lately.clear()
-        if not len(self._unseen):
-            return found
-        forget, unseen = self._classes or (None, None)
-        matched = compare(
-            tables[0].record_margins,
-            tables[1].record_margins,
-            forget,
-            unseen,
-            confidence=self.confidence,
-            seed=self.seed,
-        )
-        return replace(found, **asdict(matched))
+        if self._then is None:
+            tables = self._first(model)
+            self._then = _Seen(tables, self._figures(tables), self._figures(self._sampled(tables)))
+            self._unseen = np.sort(tables[1].record_margins)
+            return self._made(step, self._then.wide, self._compared(tables, None))
+        then = self._then
+        tables = self._scored(model, [wide[narrow] for wide, narrow in zip(self._wide, self._narrow, strict=True)])
+        changed = np.array(self._figures(tables)[:4]) - np.array(then.narrow[:4])
+        figures = [*np.clip(np.array(then.wide[:4]) + changed, 0, 1).tolist(), then.wide[4]]
+        if len(tables[1]):
+            self._unseen = np.sort(tables[1].record_margins)
+        return self._made(step, figures, self._compared(tables, then.tables))
+
+    def _first(self, model: Any) -> list[ScoreTable]:
+        if self.given is None:
+            return self._scored(model, self._wide)
+        return [table.take(wide) for table, wide in zip(self.given, self._wide, strict=True)]
+
+    def _scored(self, model: Any, positions: Sequence[np.ndarray]) -> list[ScoreTable]:
+        samples = [
+            records.take(own.tolist()) for records, own in zip((self.forget, self.calibration), positions, strict=True)
+        ]
+        self.passes += sum(map(len, samples)) / 3
+        head = head_of(model, self.task, samples[0])
+        return [
+            score(model, head, sample, self.task, batch_size=self.batch_size, keep_hidden=False) for sample in samples
+        ]
+
+    def _sampled(self, tables: list[ScoreTable]) -> list[ScoreTable]:
+        return [table.take(narrow) for table, narrow in zip(tables, self._narrow, strict=True)]
+
+    def _figures(self, tables: list[ScoreTable]) -> list[float]:
+        """Accuracy of both, confidence of both, share of forget units of a class erased whole."""
+        weights = [np.ones(len(tables[0].labels)), (self.known[tables[1].labels] > 0).astype(float)]
+        if tables[0].several_units:
+            common = self.known.argmax()
+            weights = [_balanced(w, t.labels == common) for w, t in zip(weights, tables, strict=True)]
+        right = [_average(table.correct, own) for table, own in zip(tables, weights, strict=True)]
+        sure = [_average(np.exp(-table.losses), own) for table, own in zip(tables, weights, strict=True)]
+        return [*right, *sure, _average(self.known[tables[0].labels] == 0, weights[0])]
+
+    def _compared(self, tables: list[ScoreTable], then: list[ScoreTable] | None) -> Matched | None:
+        if not all(map(len, tables)):
+            return None
+        before = None
+        if then is not None:
+            before = Before(*_margins(then), *_classes(then), *self._narrow)
+        return compare(*_margins(tables), *_classes(tables), before=before, confidence=self.confidence, seed=self.seed)
+
+    def _made(self, step: int, figures: Sequence[float], matched: Matched | None) -> Check:
+        right, unseen_right, sure, unseen_sure, unknown = figures
+        found = Check(step, right, unseen_right, sure, unseen_sure, unknown, len(self.known))
+        return found if matched is None else replace(found, **asdict(matched))
 
     def watch(self, scores: Scores) -> None:
         """Take note of a training step's own forget outputs: where its records stand among calibration records."""
@@ -163,6 +212,15 @@ class Look:
     def near(self) -> bool:
         """Whether the last steps' records stand no higher than records never seen; dropout puts them a little low."""
         return len(self._lately) > 0 and float(np.mean(self._lately[-3:])) <= 0.5 + TOLERANCE
+
+
+def _margins(tables: Sequence[ScoreTable]) -> list[np.ndarray]:
+    return [table.record_margins for table in tables]
+
+
+def _classes(tables: Sequence[ScoreTable]) -> list[np.ndarray | None]:
+    """Classes of the records; of sentences, which have several, None."""
+    return [None if table.several_units else table.labels for table in tables]
 
 
 def _balanced(kept: np.ndarray, common: np.ndarray) -> np.ndarray:

@@ -82,12 +82,20 @@ def reason_to_stop(checks: Sequence[Check], rule: Rule = "two-sided") -> str | N
             return f"forget accuracy {last.forget:.3f} is no longer above {last.expected:.3f}, as of a class never seen"
         return f"forget accuracy {last.forget:.3f} is no longer above calibration accuracy {last.calibration:.3f}"
     shown = f"AUC {last.auc:.3f} [{last.low:.3f}, {last.high:.3f}], KS {last.ks:.3f}"
-    # The original itself has to be left behind: an interval of few records holds one half from the start.
-    if state_of(last) == "within" and last.auc <= 0.5 + TOLERANCE and len(checks) > 1:
+    if state_of(last) == "within" and last.auc <= 0.5 + TOLERANCE and len(checks) > 1 and not _weak(checks, last):
         return f"forget records can no longer be told from records never seen ({shown})"
-    if last.auc < 0.5 - TOLERANCE and len(checks) > 1:
+    if last.auc < 0.5 - TOLERANCE and len(checks) > 1 and not _weak(checks, last):
         return f"over-forgotten: forget records stand below records never seen ({shown})"
     return None
+
+
+def _weak(checks: Sequence[Check], last: Check) -> bool:
+    """Whether the comparison could not tell the original's forget records apart, and they are still likelier than unseen ones.
+
+    An interval of few records holds one half from the start: then confidence has to come down as well.
+    """
+    first = checks[0]
+    return state_of(first) == "within" and last.forget_confidence > first.calibration_confidence
 
 
 def distance(check: Check, first: Check) -> float:
@@ -95,11 +103,12 @@ def distance(check: Check, first: Check) -> float:
 
     The AUC's distance from one half moves in small steps even for few records. What calibration confidence (mean
     probability of the true label) has lost since the first check, before any step, counts as well: a model that loses
-    both alike is not near. For units of a class that is erased whole the wanted confidence is 0: a model that never had the
-    class never says it.
+    both alike is not near. Where the AUC cannot tell the original's own forget records apart, confidence takes its place:
+    calibration records' is wanted. For units of a class that is erased whole the wanted confidence is 0: a model that
+    never had the class never says it.
     """
     lost = max(0.0, first.calibration_confidence - check.calibration_confidence)
-    if first.unknown:
+    if first.unknown or state_of(first) == "within":
         wanted = (1 - first.unknown) * first.calibration_confidence
         return abs(check.forget_confidence - wanted) + lost
     return abs(check.auc - 0.5) + lost

@@ -15,6 +15,7 @@ from expunge.looking import Look, rows_a_step, schedule
 from expunge.methods.base import Procedure, ProcedureContext
 from expunge.preparation import Preparation
 from expunge.progress import Progress, trainer_stage
+from expunge.scoring import ScoreTable
 from expunge.stopping import Check, StopRule, best, state_of
 from expunge.tasks.base import Encoded
 from expunge.trainer import UnlearnTrainer
@@ -60,6 +61,7 @@ class Unlearning:
         batch_size: Records a forward pass when checking.
         trust_remote_code: As in transformers.
         progress: Where progress is shown.
+        original_scores: Scores of all forget and of all calibration records under the original, where there are any.
     """
 
     method: Any
@@ -78,6 +80,7 @@ class Unlearning:
     batch_size: int = 64
     trust_remote_code: bool = False
     progress: Progress = field(default_factory=Progress)
+    original_scores: tuple[ScoreTable, ScoreTable] | None = None
     _passes: float = 0.0
     _check_passes: float = 0.0
 
@@ -190,5 +193,13 @@ class Unlearning:
     def _look(self, sizes: tuple[int, int]) -> Look:
         known = np.bincount(self.retain.flat_labels, minlength=len(self.label_names))
         return Look(
-            self.task, self.forget, self.calibration, known, sizes, self.stop.confidence, self.seed, self.batch_size
+            self.task,
+            self.forget,
+            self.calibration,
+            known,
+            sizes,
+            self.stop.confidence,
+            self.seed,
+            self.batch_size,
+            self.original_scores,
         )
