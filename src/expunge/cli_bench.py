@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,17 +21,12 @@ def run(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a size: seeds=[0].")] = None,
 ) -> None:
     """Run every cell that is not done yet. Started several times at once, the workers share the cells."""
-    import sys
-
     from expunge.bench.config import BenchConfig
     from expunge.bench.matrix import run_matrix
-    from expunge.demo_data import encoder_folder
 
-    loaded = BenchConfig.load(config, set_ or ())
     done = run_matrix(
-        loaded, data, base or str(encoder_folder()), out, work or out / "work", only=only,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
-    )  # fmt: skip
+        BenchConfig.load(config, set_ or ()), data, _base(base), out, work or out / "work", only=only, say=_say
+    )
     print(f"{done} cells run; the results are in {out}")
 
 
@@ -60,16 +56,20 @@ def lira(
     table_: Annotated[Path | None, typer.Option("--table", help="Markdown file; left out: OUT/lira.md.")] = None,
 ) -> None:
     """Could an attacker tell? U-LiRA over shadow models: goes on where it was; several workers share the models."""
-    import sys
-
     from expunge.bench.lira import run_lira
     from expunge.bench.lira_config import LiraConfig
     from expunge.bench.lira_table import write_lira_table
-    from expunge.demo_data import encoder_folder
 
-    made = run_lira(
-        LiraConfig.load(config), data, base or str(encoder_folder()), out, work or out / "work", only=only,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
-    )  # fmt: skip
+    made = run_lira(LiraConfig.load(config), data, _base(base), out, work or out / "work", only=only, say=_say)
     print(f"{made} models made; the results are in {out}")
     print(write_lira_table(out, table_ or out / "lira.md"))
+
+
+def _base(given: str) -> str:
+    from expunge.demo_data import encoder_folder
+
+    return given or str(encoder_folder())
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -6,12 +6,13 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from expunge.errors import Problem, RunError, UsageError
 
-__all__ = ["must_be_new", "whole_file", "whole_folder"]
+__all__ = ["must_be_new", "whole_arrays", "whole_file", "whole_folder"]
 
 
 def must_be_new(path: str | Path, *, where: str = "--out") -> list[Problem]:
@@ -71,6 +72,15 @@ def whole_file(path: str | Path, text: str) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise RunError(f'writing "{target}" failed ({error.strerror}).') from error
+
+
+def whole_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
+    """Write named arrays as compressed .npz in one move; a file of that name is replaced."""
+    import numpy as np
+
+    beside = file.with_name(f".{file.name}.partial.npz")
+    np.savez_compressed(beside, **arrays)
+    beside.replace(file)
 
 
 def _umask() -> int:

@@ -14,16 +14,18 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from transformers import set_seed
 
-from expunge.bench.config import BenchConfig
+from expunge.bench.config import BenchConfig, Trial
 from expunge.bench.datasets import Request, Split, make_task
-from expunge.config import Recipe
+from expunge.config import Recipe, StopConfig
 from expunge.fit import device, fit
-from expunge.folders import whole_file, whole_folder
+from expunge.folders import whole_arrays, whole_file, whole_folder
 from expunge.metrics import headline
 from expunge.models import head_of, load_model
 from expunge.scoring import ScoreTable, score
 from expunge.tasks.base import Encoded
+from expunge.unlearning import Outcome, Unlearning
 
 __all__ = ["Assets", "Busy", "Tables"]
 
@@ -166,6 +168,22 @@ class Assets:
         self.say(f"{name}: trained in {time.perf_counter() - start:.0f} s")
         return model.to(device())
 
+    def unlearned(self, model: Any, forget: Sequence[int], retain: Sequence[int], trial: Trial, seed: int) -> Outcome:
+        """What a method leaves of a model, which is changed; forget and retain are positions of training records.
+
+        Raises:
+            NonFiniteLossError: The loss became NaN or infinite.
+        """
+        recipe, _ = self.recipe()
+        ids = self.split.train.ids
+        set_seed(seed)
+        return Unlearning(
+            method=trial.method, task=self.task, forget=self.encoded("train", forget),
+            retain=self.encoded("train", retain), calibration=self.encoded("dev"), forget_ids=[ids[i] for i in forget],
+            retain_ids=[ids[i] for i in retain], training=trial.training, stop=StopConfig(), seed=seed,
+            label_names=self.split.label_names, base=self.base, recipe=recipe,
+        ).run(model)  # fmt: skip
+
     def scored(self, model: Any, groups: Mapping[str, Encoded]) -> Tables:
         """Scores of groups of records under a model."""
         head = head_of(model, self.task, next(iter(groups.values())))
@@ -234,9 +252,7 @@ def _save(file: Path, tables: Tables, **more: float) -> None:
         for name, values in asdict(table).items():
             if name != "hidden" and values is not None:
                 arrays[f"{group}.{name}"] = values
-    beside = file.with_name(f".{file.name}.partial.npz")
-    np.savez_compressed(beside, **arrays)
-    beside.replace(file)
+    whole_arrays(file, arrays)
 
 
 def _load(file: Path) -> tuple[Tables, dict[str, float]]:

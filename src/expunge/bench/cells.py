@@ -10,19 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import set_seed
 
 from expunge.bench.assets import Assets, Tables
 from expunge.bench.config import Trial
 from expunge.bench.datasets import Request, random_request
 from expunge.bench.measuring import measured, rounded
-from expunge.config import StopConfig
 from expunge.errors import NonFiniteLossError
 from expunge.folders import whole_file
 from expunge.methods.sisa import Sisa
 from expunge.record import environment
 from expunge.stopping import Check, best, distance
-from expunge.unlearning import Outcome, Unlearning
+from expunge.unlearning import Outcome
 
 __all__ = ["device_name", "run_cell"]
 
@@ -44,7 +42,7 @@ def run_cell(assets: Assets, request: Request, name: str, seed: int) -> dict[str
         "method": name,
         "seed": seed,
         "n": {"forget": len(request.forget), "retain": len(request.retain), "classes": len(assets.split.label_names)},
-        "settings": _settings(trial),
+        "settings": trial.values(),
         "trials": tried,
         "epochs": recipe.epochs,
         "environment": {**environment(), "device": device_name(), "threads": torch.get_num_threads()},
@@ -112,17 +110,7 @@ def _exact(
 
 
 def _unlearn(assets: Assets, request: Request, trial: Trial, seed: int) -> Outcome:
-    recipe, _ = assets.recipe()
-    ids = assets.split.train.ids
-    model = assets.original(seed)
-    set_seed(seed)
-    return Unlearning(
-        method=trial.method, task=assets.task, forget=assets.encoded("train", request.forget),
-        retain=assets.encoded("train", request.retain), calibration=assets.encoded("dev"),
-        forget_ids=[ids[i] for i in request.forget], retain_ids=[ids[i] for i in request.retain],
-        training=trial.training, stop=StopConfig(), seed=seed, label_names=assets.split.label_names, base=assets.base,
-        recipe=recipe,
-    ).run(model)  # fmt: skip
+    return assets.unlearned(assets.original(seed), request.forget, request.retain, trial, seed)
 
 
 def _chosen(assets: Assets, name: str) -> tuple[Trial, list[dict[str, Any]]]:
@@ -130,7 +118,7 @@ def _chosen(assets: Assets, name: str) -> tuple[Trial, list[dict[str, Any]]]:
     trials = assets.config.methods[name]
     if len(trials) == 1:
         return trials[0], []
-    settings = json.dumps([_settings(trial) for trial in trials], sort_keys=True)
+    settings = json.dumps([trial.values() for trial in trials], sort_keys=True)
     file = assets.once(
         f"tuned-{name}-{hashlib.sha256(settings.encode()).hexdigest()[:10]}.json",
         lambda file: whole_file(file, json.dumps([_tried(assets, trial) for trial in trials], indent=1)),
@@ -147,15 +135,11 @@ def _tried(assets: Assets, trial: Trial) -> dict[str, Any]:
     try:
         outcome = _unlearn(assets, request, trial, matrix.seeds[0])
     except NonFiniteLossError as error:
-        return {**_settings(trial), "distance": None, "failed": str(error)}
+        return {**trial.values(), "distance": None, "failed": str(error)}
     checks = [Check(**check) for check in outcome.log["checks"]]
     kept = best(checks)
     found = {"distance": distance(kept, checks[0]), "first": asdict(checks[0]), "kept": asdict(kept)}
-    return {**_settings(trial), **rounded(found)}
-
-
-def _settings(trial: Trial) -> dict[str, Any]:
-    return {"method": trial.method.values(), "training": trial.training.values()}
+    return {**trial.values(), **rounded(found)}
 
 
 def device_name() -> str:

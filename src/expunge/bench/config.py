@@ -102,6 +102,10 @@ class Trial:
     method: Any
     training: TrainingConfig
 
+    def values(self) -> dict[str, Any]:
+        """Its settings, plain."""
+        return {"method": self.method.values(), "training": self.training.values()}
+
 
 @dataclasses.dataclass(frozen=True)
 class BenchConfig:
@@ -132,18 +136,9 @@ class BenchConfig:
         Raises:
             UsageError: Everything that is wrong with it.
         """
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            way_out = "Give a TOML file such as benchmarks/encoders.toml."
-            raise UsageError(Problem(str(path), f"the benchmark cannot be read ({error})", way_out)) from None
-        found = Collector()
+        values, found = read_sections(path, "bench", "the benchmark", "benchmarks/encoders.toml")
         for word in sets:
             found.run(_change, values, word)
-        known = {"bench", "recipe", "data", "methods"}
-        for name in values.keys() - known:
-            way_out = f"{did_you_mean(name, known)}Known sections: {', '.join(sorted(known))}."
-            found.problems.append(Problem(name, f'unknown section "{name}"', way_out))
         for name in ("data", "methods"):
             if not values.get(name):
                 found.problems.append(Problem(name, "there is none", f"Name at least one: [{name}.NAME]."))
@@ -156,6 +151,25 @@ class BenchConfig:
         assert matrix is not None
         assert recipe is not None
         return cls(matrix, recipe, data, methods, only)  # pyright: ignore[reportArgumentType]
+
+
+def read_sections(path: str | Path, own: str, what: str, example: str) -> tuple[dict[str, Any], Collector]:
+    """A TOML file with the sections recipe, data, methods and one of its own; and what is wrong with it so far.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        way_out = f"Give a TOML file such as {example}."
+        raise UsageError(Problem(str(path), f"{what} cannot be read ({error})", way_out)) from None
+    found = Collector()
+    known = {own, "recipe", "data", "methods"}
+    for name in sorted(values.keys() - known):
+        way_out = f"{did_you_mean(name, known)}Known sections: {', '.join(sorted(known))}."
+        found.problems.append(Problem(name, f'unknown section "{name}"', way_out))
+    return values, found
 
 
 def _change(values: dict[str, Any], word: str) -> None:

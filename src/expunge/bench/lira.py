@@ -15,6 +15,7 @@ import torch
 from expunge.bench.assets import Assets, Busy
 from expunge.bench.cells import device_name
 from expunge.bench.datasets import read_split
+from expunge.bench.kinds import same_kind
 from expunge.bench.lira_config import LiraConfig
 from expunge.bench.lira_shadows import Job, Played, Shadows, cut_base, design
 from expunge.bench.matrix import weights_hash
@@ -117,13 +118,8 @@ def _keep_game(out: Path, config: LiraConfig, shadows: Shadows, base_sha256: str
         "targets": [split.train.ids[i] for i in who.targets],
         "inside": ["".join("01"[int(own)] for own in row[who.targets]) for row in who.inside],
     }
-    game = json.loads(json.dumps(game))  # as it is read back
     file = out / "game.json"
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else game
-    if changed := sorted(name for name, value in game.items() if before.get(name) != value):
-        what = f'"{file}" belongs to another game ({", ".join(changed)} differ)'
-        raise UsageError(Problem("--out", what, "Give a new folder, or the data, base and config of the old one."))
-    file.parent.mkdir(parents=True, exist_ok=True)
+    game, _ = same_kind(file, game, "another game")
     whole_file(file, json.dumps(game, indent=1, sort_keys=True) + "\n")
 
 
@@ -138,7 +134,7 @@ def _keep_row(out: Path, name: str, config: LiraConfig, jobs: Sequence[Job]) -> 
 
     row = {
         "row": name,
-        "settings": trial and {"method": trial.method.values(), "training": trial.training.values()},
+        "settings": trial and trial.values(),
         "margins": [None if p is None or p.failed else np.round(p.margins, 4).tolist() for p in played],
         "test_accuracy": listed("test_accuracy", 4),
         "seconds": listed("seconds", 2),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from expunge.bench.config import BenchConfig, DataSet, Matrix, Trial, read_trials
+from expunge.bench.config import BenchConfig, DataSet, Matrix, Trial, read_sections, read_trials
 from expunge.config import Recipe
-from expunge.errors import Collector, Problem, UsageError
-from expunge.options import Options, PositiveInt, Seed, did_you_mean, option
+from expunge.errors import Problem, UsageError
+from expunge.options import Options, PositiveInt, Seed, option
 
 __all__ = ["Game", "LiraConfig"]
 
@@ -93,16 +92,7 @@ class LiraConfig:
         Raises:
             UsageError: Everything that is wrong with it.
         """
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            way_out = "Give a TOML file such as benchmarks/lira.toml."
-            raise UsageError(Problem(str(path), f"the game cannot be read ({error})", way_out)) from None
-        found = Collector()
-        known = {"lira", "recipe", "data", "methods"}
-        for name in sorted(values.keys() - known):
-            way_out = f"{did_you_mean(name, known)}Known sections: {', '.join(sorted(known))}."
-            found.problems.append(Problem(name, f'unknown section "{name}"', way_out))
+        values, found = read_sections(path, "lira", "the game", "benchmarks/lira.toml")
         if len(values.get("data", {})) != 1:
             what = f"{len(values.get('data', {}))} data sets"
             found.problems.append(Problem("data", what, "Name exactly one: [data.NAME]."))

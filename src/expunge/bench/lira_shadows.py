@@ -13,17 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoModel, set_seed
+from transformers import AutoModel
 
 from expunge.bench.assets import Assets
 from expunge.bench.config import Trial
 from expunge.bench.lira_config import Game
-from expunge.config import StopConfig
 from expunge.errors import NonFiniteLossError, Problem, UsageError
 from expunge.fit import device
-from expunge.folders import whole_folder
+from expunge.folders import whole_arrays, whole_folder
 from expunge.models import load_model
-from expunge.unlearning import Unlearning
 
 __all__ = ["Design", "Job", "Played", "Shadows", "cut_base", "design"]
 
@@ -125,9 +123,7 @@ class Played:
 
     def save(self, file: Path) -> None:
         """Write as plain arrays, whole or not at all."""
-        beside = file.with_name(f".{file.name}.partial.npz")
-        np.savez(beside, **{k: np.array(v) for k, v in asdict(self).items()})  # pyright: ignore[reportArgumentType]
-        beside.replace(file)
+        whole_arrays(file, {name: np.array(value) for name, value in asdict(self).items()})
 
     @classmethod
     def load(cls, file: Path) -> Played:
@@ -247,20 +243,12 @@ class Shadows:
 
     def _unlearn(self, name: str, trial: Trial, number: int) -> Played:
         assets = self.assets
-        recipe, _ = assets.recipe()
         folder = assets.file(self.place(f"shadow-{number}"))
         model = load_model(str(folder), assets.task.auto_class, where="shadow").to(device())
         forget, retain = self.design.request(number), self.design.retained(number)
-        ids, seed = assets.split.train.ids, self.game.seed + number
-        set_seed(seed)
         start = time.perf_counter()
         try:
-            outcome = Unlearning(
-                method=trial.method, task=assets.task, forget=assets.encoded("train", forget),
-                retain=assets.encoded("train", retain), calibration=assets.encoded("dev"),
-                forget_ids=[ids[i] for i in forget], retain_ids=[ids[i] for i in retain], training=trial.training,
-                stop=StopConfig(), seed=seed, label_names=assets.split.label_names, base=assets.base, recipe=recipe,
-            ).run(model)  # fmt: skip
+            outcome = assets.unlearned(model, forget, retain, trial, self.game.seed + number)
         except NonFiniteLossError as error:
             nothing = np.full(len(self.design.targets), np.nan)
             return Played(nothing, float("nan"), time.perf_counter() - start, float("nan"), failed=str(error))

@@ -14,6 +14,7 @@ from expunge.bench.assets import Assets, Busy
 from expunge.bench.cells import run_cell
 from expunge.bench.config import BenchConfig
 from expunge.bench.datasets import Request, read_split, requests
+from expunge.bench.kinds import same_kind
 from expunge.errors import Collector, Problem, UsageError
 from expunge.folders import whole_file
 
@@ -151,13 +152,7 @@ def _list_ids(out: Path, assets: Assets, wanted: Sequence[Request]) -> None:
         "forget": {request.name: [split.train.ids[i] for i in request.forget] for request in wanted},
     }
     file = out / "data" / f"{assets.name}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    listed = json.loads(json.dumps(listed))  # as it is read back
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else listed
-    changed = sorted(name for name, value in listed.items() if before.get(name) != value and name != "left_out")
-    if changed:
-        what = f'"{file}" belongs to results of another kind ({", ".join(changed)} differ)'
-        raise UsageError(Problem("--out", what, "Give a new folder, or the data, base and config of the old one."))
+    listed, before = same_kind(file, listed, "results of another kind", but=("left_out",))
     seeds = sorted({*before.get("seeds", []), *assets.config.matrix.seeds})
     whole_file(file, json.dumps({**listed, "seeds": seeds}, sort_keys=True) + "\n")
 
