@@ -104,13 +104,14 @@ def test_a_rewound_model_lies_between_base_and_original(job: Job) -> None:
     original = models.load_model(str(job.model), TASK.auto_class, where="model.path")
     before = models.weights_sha256(original)
     base = models.load_model(str(job.base), TASK.auto_class, where="base", new_head={"num_labels": 3})
-    found = models.between(str(job.base), original, TASK.auto_class, 0.7)
+    of_base = models.weights_of_base(str(job.base), original, TASK.auto_class)
+    found = models.between(of_base, original, 0.7)
     weights, own, from_base = (dict(m.named_parameters()) for m in (found, original, base))
     name = "bert.encoder.layer.0.output.dense.weight"
     assert torch.allclose(weights[name], from_base[name] + 0.7 * (own[name] - from_base[name]), atol=1e-6)
     assert torch.equal(weights["classifier.weight"], own["classifier.weight"])
     assert models.weights_sha256(original) == before
-    whole = dict(models.between(str(job.base), original, TASK.auto_class, 1.0).named_parameters())
+    whole = dict(models.between(of_base, original, 1.0).named_parameters())
     assert all(torch.allclose(whole[n], own[n], atol=1e-6) for n in own)
 
 

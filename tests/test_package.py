@@ -15,7 +15,7 @@ SOURCE = Path(expunge.__file__).parent
 # A module may import those of its own layer and of the layers above it in this list.
 LAYERS = [
     {"errors"},
-    {"options", "stats", "matching", "leave_out", "random_state", "attacks", "progress", "comparing", "probe"},
+    {"options", "stats", "matching", "random_state", "attacks", "progress", "comparing", "probe"},
     {"registry", "folders", "privacy", "record", "losses", "sampling"},
     {"config", "tasks.base", "data.records"},
     {
@@ -42,7 +42,7 @@ LAYERS = [
     {"metrics", "reference", "partner_queue"},
     {"stopping"},
     {"looking"},
-    {"methods.base", "audits.base"},
+    {"leave_out", "methods.base", "audits.base"},
     {"methods", "audits", "stress", "figures"},
     {"preparation", "step_batches", "fit", "memorisation", "plan_cost", "verdict", "report"},
     {"trainer"},

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 __all__ = [
-    "MODELS_A_SIDE", "challenge_epsilon", "churn", "density_log_ratio", "gaussian_log_ratio", "klom", "pooled_sd", "rmia",
-    "standardised_shift", "strata", "unseen_bounds",
+    "MODELS_A_SIDE", "challenge_epsilon", "churn", "density_log_ratio", "gaussian_log_ratio", "klom", "least_unseen",
+    "pooled_sd", "rmia", "standardised_shift", "strata", "unseen_bounds",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -73,6 +73,11 @@ def strata(
             yield wanted == c, same
     if rest.any():
         yield rest, [np.ones(len(other), bool) for other in others]
+
+
+def least_unseen(level: float) -> int:
+    """Records never seen that a bound of `unseen_bounds` at this level takes."""
+    return int(np.ceil(1 / (1 - level) - 1e-9)) - 1
 
 
 def unseen_bounds(sample: Floats, level: float) -> tuple[float, float]:

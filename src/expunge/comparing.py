@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from expunge.stats import beaten
+
 __all__ = ["Excess", "Term", "combined_auc", "excess"]
 
 Floats = NDArray[np.float64]
@@ -42,20 +44,12 @@ def combined_auc(
     shares = [w / w.sum() for w in (weights or (np.ones(n), np.ones(m)))]
     wins, losses = np.zeros(n), np.zeros(m)
     for factor, positives, negatives in terms:
-        wins += factor * _beaten(positives, negatives, shares[1])
-        losses += factor * (1 - _beaten(negatives, positives, shares[0]))
+        wins += factor * beaten(positives, negatives, shares[1])
+        losses += factor * (1 - beaten(negatives, positives, shares[0]))
     value = float(shares[0] @ wins)
     own = records or (np.arange(n), np.arange(m))
     parts = zip(shares, (wins, losses), own, strict=True)
     return value, float(np.sqrt(sum(_variance(share * (of - value), record) for share, of, record in parts)))
-
-
-def _beaten(scores: NDArray[Any], others: NDArray[Any], shares: Floats) -> Floats:
-    """(N,) weighted share of the others below each score, ties half."""
-    order = np.argsort(others)
-    below = np.r_[0.0, np.cumsum(shares[order])]
-    left, right = (np.searchsorted(others[order], scores, side) for side in ("left", "right"))
-    return (below[left] + below[right]) / 2
 
 
 def _variance(parts: Floats, records: NDArray[Any]) -> float:

@@ -48,10 +48,12 @@ class LayerStates:
 
     Args:
         units: (K,) numbers of the units wanted, in order.
+        last: Keep the last layer alone.
     """
 
-    def __init__(self, units: np.ndarray) -> None:
+    def __init__(self, units: np.ndarray, *, last: bool = False) -> None:
         self.units = units
+        self._from = -1 if last else 0
         self._wanted = torch.as_tensor(units)
         self._seen: Any = None
         self._found: list[tuple[Tensor, Tensor]] = []
@@ -85,6 +87,7 @@ class LayerStates:
         if not states or any(s.shape[:2] != shape or s.shape != states[0].shape for s in states):
             self._missing = True  # an ensemble, or layers of several widths
             return
+        states = states[self._from :]
         units = batch.unit_index
         at = torch.isin(units, self._wanted.to(units.device)).nonzero().squeeze(1)
         if batch.rows is None or batch.columns is None:
@@ -97,7 +100,7 @@ class LayerStates:
 
     @property
     def states(self) -> np.ndarray | None:
-        """(K, L + 1, H) float16, the embeddings' output first; None where the model does not give them."""
+        """(K, L + 1, H) float16, the embeddings' output first, or (K, 1, H); None where the model does not give them."""
         if self._missing or not self._found:
             return None
         units, kept = (torch.cat(part) for part in zip(*self._found, strict=True))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import log_expit, log_softmax, ndtr, ndtri
+
+from expunge.scoring import margins
 
 __all__ = ["LEAST", "Groups", "blended", "clean_margins", "evenly", "margins_of", "target_log_probabilities"]
 
@@ -120,12 +123,7 @@ def evenly(classes: Integers, seed: int, most: int = 4000) -> Integers:
 
 def margins_of(logits: Floats, classes: Integers) -> Floats:
     """(U,) log-odds of each unit's class, in nats, from (U, C) logits."""
-    rows = np.arange(len(classes))
-    log_p = log_softmax(logits.astype(float), axis=1)
-    own = log_p[rows, classes]
-    rest = log_p.copy()
-    rest[rows, classes] = -np.inf
-    return own - np.logaddexp.reduce(rest, axis=1)
+    return margins(torch.as_tensor(logits).double(), torch.as_tensor(classes)).numpy()
 
 
 def target_log_probabilities(margins: Floats, logits: Floats, classes: Integers) -> Floats:

@@ -11,11 +11,12 @@ import numpy as np
 from expunge.config import StopConfig
 from expunge.matching import Before, Matched, compare
 from expunge.models import head_of
+from expunge.sampling import retained_a_step
 from expunge.scoring import Scores, ScoreTable, score
 from expunge.stopping import TOLERANCE, Check
 from expunge.tasks.base import Encoded
 
-__all__ = ["SHARE", "Look", "Schedule", "rows_a_step", "schedule"]
+__all__ = ["SHARE", "Look", "Schedule", "rows_a_step", "samples", "schedule"]
 
 SHARE = 0.1
 """Checks may cost this share of a run's example-passes."""
@@ -34,7 +35,8 @@ def rows_a_step(method: Any, batch_size: int, forget: int, retain: int) -> int:
     """
     reads = {need.partition(".")[0] for need in method.needs}
     rows = min(batch_size, forget) * getattr(method, "views", 1) if "forget" in reads else 0
-    return rows + (min(max(2, batch_size * getattr(method, "retain_ratio", 1)), retain) if "retain" in reads else 0)
+    partners = retained_a_step(batch_size, getattr(method, "retain_ratio", 1), retain) if "retain" in reads else 0
+    return rows + partners
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,12 @@ class Schedule:
     calibration: int
 
 
+def samples(config: StopConfig, forget: int, calibration: int) -> tuple[int, int]:
+    """Forget and calibration records a check scores, where its cost is no matter: the latter in proportion."""
+    forget = min(config.sample, forget)
+    return forget, min(config.sample, max(64, 4 * forget), calibration)
+
+
 def schedule(config: StopConfig, forget: int, calibration: int, run: float, steps: int) -> Schedule:
     """How often to look, and at how many records.
 
@@ -68,8 +76,7 @@ def schedule(config: StopConfig, forget: int, calibration: int, run: float, step
         run: Example-passes of the whole run, if it is not ended early.
         steps: Its steps.
     """
-    forget = min(config.sample, forget)
-    calibration = min(config.sample, max(64, 4 * forget), calibration)
+    forget, calibration = samples(config, forget, calibration)
     allowed = SHARE * run
     if config.every is None:
         most = int(3 * allowed / 4)

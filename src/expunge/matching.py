@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from expunge.stats import ks, ks_limit
+
 __all__ = ["Before", "Matched", "compare"]
 
 Floats = NDArray[np.float64]
@@ -102,16 +104,10 @@ def compare(
     # The bootstrap's own percentiles cover too little at a hundred records (85 % for 90 % in simulation); its spread does.
     half = float(ndtri((1 + confidence) / 2) * drawn.std(ddof=1))
     weights = (with_ / with_.sum(axis=1, keepdims=True)).mean(axis=0)
-    at = np.sort(np.concatenate([forget, unseen]))
-    below = np.searchsorted(np.sort(forget), at, side="right") / n
-    order = np.argsort(unseen, kind="stable")
-    cumulated = np.concatenate([[0.0], np.cumsum(weights[order])])
-    expected = cumulated[np.searchsorted(unseen[order], at, side="right")]
-    effective = 1 / (weights**2).sum()
-    limit = np.sqrt(-np.log((1 - confidence) / 2) / 2 * (n + effective) / (n * effective))
+    limit = ks_limit(n, float(1 / (weights**2).sum()), confidence)
     return Matched(
         min(1.0, max(0.0, value)), max(0.0, value - half), min(1.0, value + half),
-        float(np.abs(below - expected).max()), float(limit),
+        ks(forget, unseen, weights).value, limit,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from expunge.tasks.base import Batch, Encoded
 
 __all__ = [
     "Head", "between", "find_head", "head_of", "head_sizes", "inspect_folder", "is_local", "load_config", "load_model",
-    "load_tokenizer", "weights_sha256",
+    "load_tokenizer", "weights_of_base",
+    "weights_sha256",
 ]  # fmt: skip
 
 _PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -164,28 +165,38 @@ def _loaded(
     return model, set(made)
 
 
-def between(base: str, model: Any, auto_class: str, alpha: float, **options: Any) -> Any:
-    """A copy of a fine-tuned model with its weights on the way from its base: ``base + alpha * (model - base)``.
-
-    What the base has not got, such as the head, is the model's own (as in WiSE-FT, Wortsman et al., arXiv 2109.01903).
+def weights_of_base(base: str, model: Any, auto_class: str, **options: Any) -> dict[str, Tensor]:
+    """Weights of the base below the head, by their names in a model fine-tuned from it; those it has not got are left out.
 
     Args:
-        base: Folder or hub id of the model it was fine-tuned from.
+        base: Folder or hub id of the base.
         model: The fine-tuned model.
         auto_class: Name of its transformers auto class.
-        alpha: 0 is the base, 1 the model.
         options: Passed on, e.g. `trust_remote_code`.
     """
     head = {"num_labels": model.config.num_labels}
     found, made = _loaded(base, auto_class, where="retrain.base", new_head=head, **options)
     prefix = f"{found.base_model_prefix}."
-    inside = {n: p for n, p in found.named_parameters() if n.startswith(prefix) and n not in made}
+    inside = {n: p.detach() for n, p in found.named_parameters() if n.startswith(prefix) and n not in made}
+    own = dict(model.named_parameters())
+    return {n: p for n, p in inside.items() if n in own and own[n].shape == p.shape}
+
+
+def between(base: Mapping[str, Tensor], model: Any, alpha: float) -> Any:
+    """A copy of a fine-tuned model with its weights on the way from its base: ``base + alpha * (model - base)``.
+
+    What the base has not got, such as the head, is the model's own (as in WiSE-FT, Wortsman et al., arXiv 2109.01903).
+
+    Args:
+        base: What `weights_of_base` gives.
+        model: The fine-tuned model.
+        alpha: 0 is the base, 1 the model.
+    """
     mixed = copy.deepcopy(model).eval().requires_grad_(False)
     with torch.no_grad():
         for name, parameter in mixed.named_parameters():
-            before = inside.get(name)
-            if before is not None and before.shape == parameter.shape:
-                parameter.lerp_(before.to(parameter), 1 - alpha)
+            if name in base:
+                parameter.lerp_(base[name].to(parameter), 1 - alpha)
     return mixed
 
 

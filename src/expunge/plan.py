@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from expunge import models as model_loading
+from expunge.attacks import least_unseen
 from expunge.audits.base import AuditContext, Tables
 from expunge.checks import Prepared
 from expunge.config import StopConfig
@@ -94,7 +95,7 @@ def make_plan(prepared: Prepared, progress: Progress | None = None) -> Plan:
     memories = memorised(tables["forget"], [tables["calibration"], tables["evaluation"]])
     answers = [memory.answer for memory in memories]
     membership = auc_interval([(tables["forget"].record_margins, tables["evaluation"].record_margins)])
-    few = sum(memory.unseen < round(1 / LEVEL) - 1 for memory in memories)
+    few = sum(memory.unseen < least_unseen(1 - LEVEL) for memory in memories)
     found = duplicates_of(prepared)
     request = prepared.request
     rows = [
@@ -246,7 +247,7 @@ def _cannot_show(prepared: Prepared, tables: Tables, few: int, words_cut: int) -
         )
     if few:
         found.append(
-            f"For {few} records fewer than {round(1 / LEVEL) - 1} unseen records of the class are there: whether they were "
+            f"For {few} records fewer than {least_unseen(1 - LEVEL)} unseen records of the class are there: whether they were "
             "memorised cannot be said."
         )
     if stays := incomplete(prepared.left()):

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from expunge.layer_states import LayerStates
 from expunge.methods.base import Method, MethodContext, State
-from expunge.models import between, head_of
+from expunge.models import between, head_of, weights_of_base
 from expunge.scoring import run_over
 from expunge.tasks.base import Encoded
 
@@ -52,6 +52,7 @@ def prepared_state(
 ) -> tuple[State, float]:
     """A method's state before its first step, and the example-passes it cost. Leaves model and random state as they were."""
     passes = 0.0
+    base: dict[str, Tensor] = {}
 
     def logits(other: Any, encoded: Encoded) -> Tensor:
         nonlocal passes
@@ -62,14 +63,16 @@ def prepared_state(
     def embedded(other: Any, encoded: Encoded) -> np.ndarray | None:
         nonlocal passes
         passes += len(encoded) / 3
-        layers = LayerStates(np.arange(encoded.offsets[-1]))
+        layers = LayerStates(np.arange(encoded.offsets[-1]), last=True)
         run_over(other, head_of(other, task, encoded), encoded, task, keep_hidden=False, layers=layers)
         return None if layers.states is None else layers.states[:, -1].astype(float)
 
     def rewound(alpha: float) -> Any | None:
+        nonlocal base
         if given.base is None:
             return None
-        return between(given.base, model, task.auto_class, alpha, trust_remote_code=given.trust_remote_code)
+        base = base or weights_of_base(given.base, model, task.auto_class, trust_remote_code=given.trust_remote_code)
+        return between(base, model, alpha)
 
     def fresh(seed: int) -> Any:
         torch.manual_seed(seed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["StepPlan", "StepSampler"]
+__all__ = ["StepPlan", "StepSampler", "retained_a_step"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,11 @@ class StepPlan:
         forget = np.array_split(np.array(self.forget, dtype=int), parts)
         retain = np.array_split(np.array(self.retain, dtype=int), parts)
         return [StepPlan(tuple(f.tolist()), tuple(r.tolist())) for f, r in zip(forget, retain, strict=True)]
+
+
+def retained_a_step(batch_size: int, retain_ratio: int, available: int) -> int:
+    """Retained records in a step: a multiple of the forget records, two at least, as far as there are so many."""
+    return min(max(2, batch_size * retain_ratio), available)
 
 
 class StepSampler:
@@ -61,7 +66,7 @@ class StepSampler:
         self._forget_labels = [tuple(dict.fromkeys(labels)) for labels in forget_labels]
         self._retain_labels = [tuple(dict.fromkeys(labels)) for labels in retain_labels]
         self.batch_size = batch_size
-        self.retain_size = min(max(2, batch_size * retain_ratio), len(self._retain_labels))
+        self.retain_size = retained_a_step(batch_size, retain_ratio, len(self._retain_labels))
         self._seed = seed
         holders: dict[int, list[int]] = {}
         for position, labels in enumerate(self._retain_labels):

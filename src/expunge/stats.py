@@ -12,8 +12,8 @@ from scipy import special
 from scipy import stats as scipy_stats
 
 __all__ = [
-    "Interval", "auc", "auc_interval", "best_side", "bootstrap", "clopper_pearson", "ks", "macro_f1", "matched_difference",
-    "matched_weights", "mean_interval", "noise_floor", "share_difference", "tpr_at_fpr", "wilson",
+    "Interval", "auc", "auc_interval", "beaten", "best_side", "bootstrap", "clopper_pearson", "ks", "ks_limit", "macro_f1",
+    "matched_difference", "matched_weights", "mean_interval", "noise_floor", "share_difference", "tpr_at_fpr", "wilson",
 ]  # fmt: skip
 
 _PSEUDO = 5
@@ -107,10 +107,17 @@ def _placements(positives: NDArray[Any], negatives: NDArray[Any]) -> tuple[Float
     """(N,) share of negatives below each positive and (M,) share of positives above each negative, ties half."""
     if not len(positives) or not len(negatives):
         raise ValueError("auc needs at least one positive and one negative score")
-    below, above = np.sort(negatives), np.sort(positives)
-    win = (np.searchsorted(below, positives) + np.searchsorted(below, positives, "right")) / (2 * len(below))
-    lost = (np.searchsorted(above, negatives) + np.searchsorted(above, negatives, "right")) / (2 * len(above))
-    return win, 1 - lost
+    return beaten(positives, negatives), 1 - beaten(negatives, positives)
+
+
+def beaten(scores: NDArray[Any], others: NDArray[Any], shares: Floats | None = None) -> Floats:
+    """(N,) share of the (M,) others below each score, ties half; `shares` weighs them, with sum 1."""
+    order = np.argsort(others)
+    left, right = (np.searchsorted(others[order], scores, side) for side in ("left", "right"))
+    if shares is None:
+        return (left + right) / (2 * len(others))
+    below = np.r_[0.0, np.cumsum(shares[order])]
+    return (below[left] + below[right]) / 2
 
 
 def best_side(found: Interval) -> Interval:
@@ -160,10 +167,15 @@ def ks(
     place = int(np.abs(one - other).argmax())
     value = float(abs(one[place] - other[place]))
     size = float(1 / (weight**2).sum())
-    critical = scipy_stats.kstwobign.isf(1 - confidence) * np.sqrt(1 / len(first) + 1 / size)
+    critical = ks_limit(len(first), size, confidence)
     p, q = one[place], min(1.0, other[place])
     spread = scipy_stats.norm.isf(1 - confidence) * np.sqrt(p * (1 - p) / len(first) + q * (1 - q) / size)
     return Interval(value, max(0.0, float(value - critical)), min(1.0, float(value + spread)))
+
+
+def ks_limit(n: float, m: float, confidence: float = 0.95) -> float:
+    """The distance `ks` that samples of n and m values of one distribution pass with probability 1 - confidence."""
+    return float(scipy_stats.kstwobign.isf(1 - confidence) * np.sqrt(1 / n + 1 / m))
 
 
 def matched_weights(wanted: NDArray[Any], there: NDArray[Any]) -> tuple[NDArray[np.bool_], Floats]:

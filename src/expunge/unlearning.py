@@ -11,7 +11,7 @@ import numpy as np
 
 from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.fit import arguments, fit, plain, train
-from expunge.looking import Look, rows_a_step, schedule
+from expunge.looking import Look, rows_a_step, samples, schedule
 from expunge.methods.base import Procedure, ProcedureContext
 from expunge.preparation import Preparation
 from expunge.progress import Progress, trainer_stage
@@ -94,8 +94,7 @@ class Unlearning:
         return Outcome(log.pop("model").eval(), log, self._passes, self._check_passes)
 
     def _carry_out(self, model: Any) -> dict[str, Any]:
-        forget, calibration = min(self.stop.sample, len(self.forget)), self.stop.sample
-        look = self._look((forget, min(calibration, max(64, 4 * forget))))
+        look = self._look(samples(self.stop, len(self.forget), len(self.calibration)))
         checks: list[Check] = []
 
         def check(candidate: Any, number: int) -> Check:

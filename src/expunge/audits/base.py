@@ -14,7 +14,7 @@ from expunge.record import Finding, Measurement
 from expunge.scoring import ScoreTable
 from expunge.stats import Interval, auc, auc_interval, bootstrap, noise_floor
 
-__all__ = ["Audit", "AuditContext", "AuditResult", "Tables", "classes_of", "distance", "told_apart"]
+__all__ = ["Audit", "AuditContext", "AuditResult", "Tables", "classes_of", "clipped_margins", "distance", "told_apart"]
 
 Tables = dict[str, ScoreTable]
 """Group (``forget``, ``retain``, ``calibration``, ``evaluation``) -> scores under one model."""
@@ -159,6 +159,11 @@ def distance(
 def classes_of(table: ScoreTable) -> np.ndarray:
     """(N,) class of each record; a record of several units has no one class, and all such records count as one class."""
     return np.zeros(len(table), int) if table.several_units else table.labels
+
+
+def clipped_margins(table: ScoreTable) -> np.ndarray:
+    """(N,) margins within +-20 nats: beyond, log-odds of a label next to certain, they are all the same."""
+    return np.clip(table.record_margins, -20.0, 20.0)
 
 
 def told_apart(audit: str, what: str, apart: Interval, unlearned: float, retrained: Sequence[float]) -> list[Finding]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import stats as scipy_stats
 
-from expunge.attacks import density_log_ratio, gaussian_log_ratio, pooled_sd, strata, unseen_bounds
-from expunge.audits.base import Audit, AuditContext, AuditResult, Tables, classes_of
+from expunge.attacks import density_log_ratio, gaussian_log_ratio, least_unseen, pooled_sd, strata, unseen_bounds
+from expunge.audits.base import Audit, AuditContext, AuditResult, Tables, classes_of, clipped_margins
 from expunge.options import Fraction, PositiveInt, option
 from expunge.record import Finding, Measurement
 from expunge.stats import Interval, clopper_pearson, share_difference
@@ -22,8 +22,6 @@ Passed = tuple[np.ndarray, np.ndarray]
 """Which records lie above an upper bound, and which below a lower one."""
 
 _SIDES = ("above", "below")
-_CLIP = 20.0
-"""Nats beyond which margins are all the same: log-odds of a label next to certain."""
 _KINDS = ("remembered", "over-forgotten")
 
 
@@ -52,8 +50,8 @@ class Likelihood(Audit):
 
     def run(self, context: AuditContext) -> AuditResult:
         one = context.models["unlearned"][0]
-        if len(one["calibration"]) < self._needed() or len(one["retain"]) < 2:
-            return AuditResult(not_measured=f"takes {self._needed()} calibration and 2 retained records")
+        if len(one["calibration"]) < least_unseen(self.level) or len(one["retain"]) < 2:
+            return AuditResult(not_measured=f"takes {least_unseen(self.level)} calibration and 2 retained records")
         forget = {model: [self._passed(t, "forget") for t in tables] for model, tables in context.models.items()}
         unseen = {model: [self._passed(t, "evaluation") for t in tables] for model, tables in context.models.items()}
         rows = _rows(context, "{side} the bound of records never seen", "forget", forget)
@@ -79,16 +77,12 @@ class Likelihood(Audit):
         columns["memorised by the original"] = ["yes" if passed else "no" for passed in memorised]
         return AuditResult(rows, findings=findings, per_record=columns, left_out=left_out)
 
-    def _needed(self) -> int:
-        """Records never seen that a bound at this level takes."""
-        return int(np.ceil(1 / (1 - self.level) - 1e-9)) - 1
-
     def _passed(self, tables: Tables, group: str) -> Passed:
         """Which records lie above and which below the bounds of calibration records of their class."""
         margins, unseen = _margins(tables, group), _margins(tables, "calibration")
         above, below = np.zeros(len(margins), bool), np.zeros(len(margins), bool)
         classes = classes_of(tables[group]), classes_of(tables["calibration"])
-        for which, (same,) in strata(*classes, least=max(self.least, self._needed())):
+        for which, (same,) in strata(*classes, least=max(self.least, least_unseen(self.level))):
             low, high = unseen_bounds(unseen[same], self.level)
             above[which], below[which] = margins[which] > high, margins[which] < low
         return above, below
@@ -106,7 +100,7 @@ class Likelihood(Audit):
 
 
 def _margins(tables: Tables, group: str) -> np.ndarray:
-    return np.clip(tables[group].record_margins, -_CLIP, _CLIP)
+    return clipped_margins(tables[group])
 
 
 def _beside_retrained(context: AuditContext, level: float) -> dict[str, list[Passed]]:

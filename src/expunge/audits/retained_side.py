@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from expunge.attacks import unseen_bounds
-from expunge.audits.base import Audit, AuditContext, AuditResult, Tables
+from expunge.attacks import least_unseen, unseen_bounds
+from expunge.audits.base import Audit, AuditContext, AuditResult, Tables, clipped_margins
 from expunge.options import Fraction, Probability, option
 from expunge.record import Finding, Measurement
 from expunge.scoring import ScoreTable
@@ -20,8 +20,6 @@ Turned = tuple[np.ndarray, np.ndarray]
 """Which records turned wrong, and which right."""
 
 _NAME = "retained-side"
-_CLIP = 20.0
-"""Nats beyond which margins are all the same: log-odds of a label next to certain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +51,7 @@ class RetainedSide(Audit):
                 changed, f"records turned {word}", "retain", {m: [t[place] for t in ts] for m, ts in turned.items()}
             )
         findings += self._net(context, turned)
-        needed = int(np.ceil(1 / (1 - self.level) - 1e-9)) - 1
+        needed = least_unseen(self.level)
         if len(before["calibration"]) >= needed:
             risen = {
                 group: {m: [self._risen(t, before, group) for t in ts] for m, ts in changed.models.items()}
@@ -66,15 +64,15 @@ class RetainedSide(Audit):
             left_out["records more exposed than before"] = f"takes {needed} calibration records"
         groups = ["retain", "evaluation"]
         rows += context.measure(
-            _NAME, "exposure AUC (margin)", groups, _margins, auc, unit="AUC", direction="as retrained",
-            interval=lambda model: context.auc(model, groups, _margins),
+            _NAME, "exposure AUC (margin)", groups, clipped_margins, auc, unit="AUC", direction="as retrained",
+            interval=lambda model: context.auc(model, groups, clipped_margins),
         )  # fmt: skip
         findings += self._rise(context)
         return AuditResult(rows, findings=findings, left_out=left_out)
 
     def _risen(self, now: Tables, before: Tables, group: str) -> np.ndarray:
         """(N,) bool: the margin rose by more than that of `level` of the calibration records."""
-        unseen, own = (_margins(now[g]) - _margins(before[g]) for g in ("calibration", group))
+        unseen, own = (clipped_margins(now[g]) - clipped_margins(before[g]) for g in ("calibration", group))
         return own > unseen_bounds(unseen, self.level)[1]
 
     def _harm(self, what: str, apart: Interval, retrained: Sequence[float]) -> list[Finding]:
@@ -103,18 +101,14 @@ class RetainedSide(Audit):
 
     def _rise(self, context: AuditContext) -> list[Finding]:
         groups = ["retain", "evaluation"]
-        apart = context.auc("unlearned", groups, _margins, minus="original")
-        first = context.auc("original", groups, _margins).value
-        theirs = [value - first for value in context.values("retrained", groups, _margins, auc)]
+        apart = context.auc("unlearned", groups, clipped_margins, minus="original")
+        first = context.auc("original", groups, clipped_margins).value
+        theirs = [value - first for value in context.values("retrained", groups, clipped_margins, auc)]
         return self._harm("Retained records as a whole are easier to recognise than before, by AUC", apart, theirs)
 
 
 def _changed(context: AuditContext) -> dict[str, Sequence[Tables]]:
     return {model: tables for model, tables in context.models.items() if model != "original"}
-
-
-def _margins(table: ScoreTable) -> np.ndarray:
-    return np.clip(table.record_margins, -_CLIP, _CLIP)
 
 
 def _turned(now: ScoreTable, before: ScoreTable) -> Turned:
