@@ -31,10 +31,9 @@ def warn(prepared: Any) -> None:
     if empty:
         _say(f"{empty} training records have an empty text.")
     if prepared.near_held_out:
-        _say(
-            f"{prepared.near_held_out} held-out records nearly repeat one to forget, so they are not as if never seen: "
-            "--drop-overlap leaves them out."
-        )
+        from expunge.summary import near_held_out
+
+        _say(near_held_out(prepared.near_held_out))
     if prepared.dropped:
         _say(
             f"{prepared.dropped} held-out records that are also in training, or nearly repeat one to forget, are left out."
@@ -78,12 +77,11 @@ def _say(text: str) -> None:
 
 def show_plan(plan: Any) -> None:
     """Print a plan as a table of records and sentences."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=140)
+    from expunge.summary import stdout
+
+    console = stdout()
     rank = {"yes": 0, "undecided": 1, "no": 2}
     rows = sorted(plan.records, key=lambda row: (rank[row["memorised"]], -(row["percentile"] or 0)))
     grid = Table(title="Records to forget, under the original", title_justify="left")

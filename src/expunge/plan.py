@@ -26,6 +26,7 @@ from expunge.progress import Progress
 from expunge.sampling import StepSampler
 from expunge.scoring import score
 from expunge.stats import Interval, auc_interval
+from expunge.summary import near_held_out
 from expunge.tasks.base import Encoded
 from expunge.verdict import LEAST_RECORDS, incomplete, original_passes
 
@@ -253,10 +254,7 @@ def _cannot_show(prepared: Prepared, tables: Tables, few: int, words_cut: int) -
     if stays := incomplete(prepared.left()):
         found.append(f"A whole erasure: {stays[0].lower()}{stays[1:]} No verdict can be reached with them there.")
     if prepared.near_held_out:
-        found.append(
-            f"{prepared.near_held_out} held-out records nearly repeat one to forget, so they are not as if never seen: "
-            "--drop-overlap leaves them out."
-        )
+        found.append(near_held_out(prepared.near_held_out))
     if words_cut:
         found.append(f"{words_cut} words lie behind the length sentences are cut to: nothing is known of them.")
     return found

@@ -12,8 +12,10 @@ __all__ = [
     "facts",
     "interval",
     "limits",
+    "near_held_out",
     "print_summary",
     "record_columns",
+    "stdout",
     "table",
     "unfit",
     "warnings",
@@ -71,14 +73,19 @@ def interval(m: Measurement | None) -> str:
     return "" if m is None else f"{m.value:.3f} [{m.low:.3f}, {m.high:.3f}]"
 
 
+def stdout() -> Any:
+    """A rich console on stdout; 140 columns wide where that is no terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
 def print_summary(record: RunRecord) -> None:
     """Print the table, cost and verdict to stdout."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, width=None)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=140)
+    console = stdout()
     confidence = record.config["audit"]["confidence"]
     grid = Table(title=f"Figures with {confidence:.0%} intervals", title_justify="left")
     grid.add_column("measure")
@@ -106,6 +113,12 @@ def print_summary(record: RunRecord) -> None:
 LEAST_FIT = 0.6
 """Accuracy of an original on its own training records below which something is probably mixed up."""
 _LEAST_F1 = 0.3
+
+
+def near_held_out(count: int) -> str:
+    """What to say of held-out records that nearly repeat one to forget."""
+    what = f"{count} held-out records nearly repeat one to forget, so they are not as if never seen"
+    return f"{what}: --drop-overlap leaves them out."
 
 
 def unfit(accuracy: float) -> str:
@@ -138,10 +151,7 @@ def warnings(record: RunRecord) -> list[str]:
         deepcut = record.config["method"]["name"] == "deepcut"
         found.append(what + " To forget a whole class use the method gradient-difference." * deepcut)
     if near := record.request.get("near_held_out"):
-        found.append(
-            f"{near} held-out records nearly repeat one to forget, so they are not as if never seen: --drop-overlap leaves "
-            "them out."
-        )
+        found.append(near_held_out(near))
     if record.request["missing"]:
         found.append(f"{record.request['missing']} requested ids are not in the training data.")
     if record.data["held_out_dropped"]:
