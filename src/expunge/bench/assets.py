@@ -16,6 +16,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from transformers import set_seed
 
+from expunge.bench import probing
 from expunge.bench.config import BenchConfig, Trial
 from expunge.bench.datasets import Request, Split, make_task
 from expunge.config import Recipe, StopConfig
@@ -185,21 +186,24 @@ class Assets:
         ).run(model)  # fmt: skip
 
     def scored(self, model: Any, groups: Mapping[str, Encoded]) -> Tables:
-        """Scores of groups of records under a model."""
+        """Scores of groups of records under a model; of those that a probe reads, the states of every layer as well."""
         head = head_of(model, self.task, next(iter(groups.values())))
-        return {
-            group: score(model, head, encoded, self.task, batch_size=128, keep_hidden=False)
-            for group, encoded in groups.items()
-        }
+        found = {}
+        for group, encoded in groups.items():
+            units = probing.wanted(group, encoded)
+            table = score(model, head, encoded, self.task, batch_size=128, keep_hidden=False, layer_units=units)
+            found[group] = table if units is None else probing.of_records(table)
+        return found
 
     def groups(self, request: Request) -> dict[str, Encoded]:
         """The records a cell is measured on: all to forget, a sample of the retained, and test records."""
         most = self.config.matrix.retain_sample
-        rng = np.random.default_rng([len(request.forget), 5])
-        retain = rng.choice(len(request.retain), min(most, len(request.retain)), replace=False)
+        whole = request.within or request
+        rng = np.random.default_rng([len(whole.forget), 5])
+        retain = rng.choice(len(whole.retain), min(most, len(whole.retain)), replace=False)
         found = {
             "forget": self.encoded("train", request.forget),
-            "retain": self.encoded("train", sorted(request.retain[i] for i in retain)),
+            "retain": self.encoded("train", sorted(whole.retain[i] for i in retain)),
             "test": self.encoded("test", request.test),
         }
         found["unseen"] = self.encoded("test", request.unseen) if request.by_class else found["test"]
@@ -227,6 +231,10 @@ class Assets:
 
     def retrained(self, request: Request) -> tuple[list[Tables], list[float]]:
         """Scores of every model retrained without the requested records, and the seconds each training took."""
+        if request.within:
+            several, seconds = self.retrained(request.within)
+            places = request.within.places_of(request.forget)
+            return [{**tables, "forget": probing.part(tables["forget"], places)} for tables in several], seconds
 
         def make(file: Path, seed: int) -> None:
             recipe, _ = self.recipe()

@@ -15,6 +15,7 @@ from expunge.bench.assets import Assets, Tables
 from expunge.bench.config import Trial
 from expunge.bench.datasets import Request, random_request
 from expunge.bench.measuring import measured, rounded
+from expunge.bench.probing import probed
 from expunge.errors import NonFiniteLossError
 from expunge.folders import whole_file
 from expunge.methods.sisa import Sisa
@@ -68,6 +69,7 @@ def run_cell(assets: Assets, request: Request, name: str, seed: int) -> dict[str
     return {
         **cell,
         "figures": measured(assets, tables, original_tables, retrained, request.places()),
+        "probe": [rounded(row) for row in probed(tables, original_tables, retrained, request.places())],
         "cost": _cost(passes, checks, retraining, seconds / count, trainings, len(request.forget) / count),
         "ended": ended[0],
         "ended_each": ended if request.parts else [],

@@ -26,6 +26,8 @@ class Matrix(Options):
         pooled: Shares that are asked for in `pool` disjoint requests each, unlearned one by one and measured together;
             the models they are compared with are retrained without all of them.
         pool: How many those are.
+        nested: Whether the random requests are made of the records of the last pool, and compared with the models that
+            are retrained without that whole pool: half the retraining.
         by_class: Whether the class or entity type each data set names is a request as well.
         train_records: Training records of a data set, at most.
         dev_records: Records for the stop rule and all choices, at most.
@@ -41,6 +43,7 @@ class Matrix(Options):
     fractions: tuple[Fraction, ...] = option((0.01, 0.05), "random requests")
     pooled: tuple[Fraction, ...] = option((), "small random requests, several disjoint ones measured together")
     pool: PositiveInt = option(10, "disjoint requests in a pool")
+    nested: bool = option(False, "random requests are parts of the last pool, and share its retrained models")
     by_class: bool = option(True, "also request a whole class or entity type")
     train_records: PositiveInt = option(3000, "training records, at most")
     dev_records: PositiveInt = option(1000, "records for all choices, at most")
@@ -64,7 +67,7 @@ class DataSet(Options):
         format: How its files are read.
         train: Training file; for ``lines`` the texts and the labels.
         dev: Likewise; left out: a tenth of train, drawn by hash.
-        test: Likewise.
+        test: Likewise; left out: three tenths of train, and as many are dev.
         text: Text column, for ``table``.
         label: Label column, for ``table``.
         labels: Class names in the order of the numbers, for ``lines``.
@@ -77,7 +80,7 @@ class DataSet(Options):
     format: Literal["table", "lines", "conll"] = option("table", "how its files are read")
     train: tuple[str, ...] = option((), "training file")
     dev: tuple[str, ...] = option((), "dev file; left out: a tenth of train")
-    test: tuple[str, ...] = option((), "test file")
+    test: tuple[str, ...] = option((), "test file; left out: three tenths of train, and as many are dev")
     text: str = option("text", "text column")
     label: str = option("label", "label column")
     labels: tuple[str, ...] = option((), "class names in order")

@@ -52,6 +52,7 @@ class Request:
         unseen: Positions of the test records that forget records are compared with: all, or those of the erased class.
         by_class: Whether a class is erased.
         parts: Where the request is a pool: positions of each of its disjoint requests.
+        within: The pool that its records are part of, and whose retrained models it is compared with.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Request:
     unseen: tuple[int, ...]
     by_class: bool = False
     parts: tuple[tuple[int, ...], ...] = ()
+    within: Request | None = None
 
     def each(self) -> list[Request]:
         """The requests of a pool, each with all other training records retained; or this one."""
@@ -73,8 +75,12 @@ class Request:
 
     def places(self) -> list[np.ndarray]:
         """Places of each request's records among `forget`."""
+        return [self.places_of(part.forget) for part in self.each()]
+
+    def places_of(self, positions: Sequence[int]) -> np.ndarray:
+        """Places of training records among `forget`."""
         place = {position: i for i, position in enumerate(self.forget)}
-        return [np.array([place[position] for position in part.forget]) for part in self.each()]
+        return np.array([place[position] for position in positions])
 
 
 def read_split(name: str, data: DataSet, folder: Path, matrix: Matrix) -> Split:
@@ -87,26 +93,39 @@ def read_split(name: str, data: DataSet, folder: Path, matrix: Matrix) -> Split:
         UsageError: A file is missing or malformed.
     """
     train = _read(name, data, data.train, folder, "train")
-    last = _read(name, data, data.test, folder, "test")
-    other = _read(name, data, data.dev, folder, "dev") if data.dev else None
+    last, other = (
+        _read(name, data, files, folder, part) if files else None
+        for part, files in (("test", data.test), ("dev", data.dev))
+    )
     tags = {label for part in (train, last, other) if part for label in _flat(part[2])}
     names = data.labels or tuple(sorted(tags, key=lambda tag: (tag != "O", tag)))
     whole = _records(train, names)
-    if other is None:
-        tenth = [i for i, record_id in enumerate(whole.ids) if hashlib.sha256(record_id.encode()).digest()[0] % 10 == 0]
-        kept = sorted(set(range(len(whole))) - set(tenth))
-        whole, held_out = whole.take(kept), whole.take(tenth)
+    if last is None:
+        whole, held_out, unseen = _cut(whole, 3, 3)
+    elif other is None:
+        whole, held_out, _ = _cut(whole, 1, 0)
+        unseen = _records(last, names)
     else:
-        held_out = _records(other, names)
+        held_out, unseen = _records(other, names), _records(last, names)
     fresh = _drawn(whole.take(_first_of_each(whole)), matrix.train_records, 1)
     parts = []
-    for records, most, seed in ((held_out, matrix.dev_records, 2), (_records(last, names), matrix.test_records, 3)):
-        unseen = set(range(len(records))) - set(overlapping(records, fresh.texts))
-        once = [i for i in _first_of_each(records) if i in unseen]
+    for records, most, seed in ((held_out, matrix.dev_records, 2), (unseen, matrix.test_records, 3)):
+        new = set(range(len(records))) - set(overlapping(records, fresh.texts))
+        once = [i for i in _first_of_each(records) if i in new]
         parts.append(_drawn(records.take(once), most, seed))
     dev, test = parts
     clean = sorted(set(range(len(test))) - set(overlapping(test, dev.texts)))
     return Split(fresh, dev, test.take(clean), tuple(names), data.task)
+
+
+def _cut(whole: Records, second: int, third: int) -> tuple[Records, Records, Records]:
+    """Records in three parts by hash: so many tenths are the second and the third."""
+    parts: tuple[list[int], list[int], list[int]] = ([], [], [])
+    for i, record_id in enumerate(whole.ids):
+        tenth = hashlib.sha256(record_id.encode()).digest()[0] % 10
+        parts[1 if tenth < second else 2 if tenth < second + third else 0].append(i)
+    first, second_part, third_part = (whole.take(part) for part in parts)
+    return first, second_part, third_part
 
 
 _Raw = tuple[list[str], list[tuple[str, ...]], list[Any]]  # ids, texts, labels by name
@@ -165,10 +184,15 @@ def requests(split: Split, data: DataSet, matrix: Matrix) -> list[Request]:
     """The requests of a data set: random shares, and the class or entity type it names."""
     everything = tuple(range(len(split.test)))
     found = []
+    pools = [_pool(split, fraction, matrix.pool) for fraction in matrix.pooled]
     for fraction in matrix.fractions:
-        found.append(random_request(split, fraction, seed=0, name=f"random-{fraction * 100:g}%"))
-    for fraction in matrix.pooled:
-        found.append(_pool(split, fraction, matrix.pool))
+        name = f"random-{fraction * 100:g}%"
+        found.append(
+            _part_of(pools[-1], split, fraction, name)
+            if matrix.nested
+            else random_request(split, fraction, seed=0, name=name)
+        )
+    found.extend(pools)
     if matrix.by_class and data.erase:
         labelled = registry.find("tasks", split.task_name).labelled
         forget, unseen = (
@@ -193,6 +217,17 @@ def random_request(split: Split, fraction: float, *, seed: int, name: str) -> Re
     forget = tuple(sorted(drawn.tolist()))
     everything = tuple(range(len(split.test)))
     return Request(name, forget, tuple(sorted(set(range(len(split.train))) - set(forget))), everything, everything)
+
+
+def _part_of(pool: Request, split: Split, fraction: float, name: str) -> Request:
+    """A random share of the training records that lies within a pool."""
+    count = max(1, round(fraction * len(split.train)))
+    if count > len(pool.forget):
+        what = f"{name} is {count} records, and the pool it is to be part of has {len(pool.forget)}"
+        raise UsageError(Problem("bench.nested", what, "Pool more, or ask for fewer."))
+    forget = tuple(sorted([position for part in pool.parts for position in part][:count]))
+    retain = tuple(sorted(set(range(len(split.train))) - set(forget)))
+    return replace(pool, name=name, forget=forget, retain=retain, parts=(), within=pool)
 
 
 def _pool(split: Split, fraction: float, count: int) -> Request:
