@@ -323,8 +323,8 @@ def test_task_vector_by_hand() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(model.weight, 1.0)
     given = ProcedureContext(
-        model=model, task=None, forget="forget", retain=None, forget_ids=(), retain_ids=(), seed=0, fit=None, tune=tune,
-        check=check, spend=lambda _: None,
+        model=model, task=None, forget="forget", retain=None, forget_ids=(), retain_ids=(), classes=2, seed=0, fit=None,
+        tune=tune, check=check, spend=lambda _: None, prepared=lambda: None, note=lambda _: None,
     )  # fmt: skip
     found = TaskVector(alphas=(0.5, 2.0), epochs=7.0, learning_rate=0.1).run(given)
     assert tuned == [("forget", 7.0, 0.1)]

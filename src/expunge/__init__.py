@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from expunge.methods.contrastive import ContrastiveUnlearning
     from expunge.methods.deepcut import DeepCUT
     from expunge.methods.deepcut_calibrated import CalibratedDeepCUT
+    from expunge.methods.deepcut_kernel import KernelDeepCUT
     from expunge.methods.finetune import FineTune
     from expunge.methods.gradient_ascent import GradientAscent
     from expunge.methods.gradient_difference import GradientDifference
@@ -44,6 +45,7 @@ _HOME = {
     "GradientAscent": "methods.gradient_ascent",
     "GradientDifference": "methods.gradient_difference",
     "KGA": "methods.kga",
+    "KernelDeepCUT": "methods.deepcut_kernel",
     "Method": "methods.base",
     "Procedure": "methods.base",
     "RandomLabels": "methods.random_labels",
@@ -78,6 +80,7 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "GradientAscent",
     "GradientDifference",
     "KGA",
+    "KernelDeepCUT",
     "Method",
     "Procedure",
     "RandomLabels",

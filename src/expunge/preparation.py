@@ -17,7 +17,7 @@ from expunge.models import between, head_of, weights_of_base
 from expunge.scoring import run_over
 from expunge.tasks.base import Encoded
 
-__all__ = ["Preparation", "prepared_state"]
+__all__ = ["Preparation", "context_of", "prepared_state"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Preparation:
         fit: (records, seed) -> a model fine-tuned from the base on these, and the passes it took.
         base: Folder or hub id of the model the original was fine-tuned from, where it is known.
         trust_remote_code: As in transformers.
+        known: (N,) log-odds of all calibration records under the original, in nats, where the run has scored them anyway.
     """
 
     ids: Sequence[str] | None = None
@@ -37,20 +38,23 @@ class Preparation:
     fit: Callable[[Encoded, int], tuple[Any, float]] | None = None
     base: str | None = None
     trust_remote_code: bool = False
+    known: np.ndarray | None = None
 
 
 def prepared_state(
-    method: Method,
-    model: Any,
-    task: Any,
-    forget: Encoded,
-    retain: Encoded,
-    given: Preparation,
-    *,
-    seed: int,
-    steps_per_pass: int,
-) -> tuple[State, float]:
+    method: Method, model: Any, task: Any, forget: Encoded, retain: Encoded, given: Preparation,
+    *, seed: int, steps_per_pass: int,
+) -> tuple[State, float]:  # fmt: skip
     """A method's state before its first step, and the example-passes it cost. Leaves model and random state as they were."""
+    context, spent = context_of(model, task, forget, retain, given, seed=seed, steps_per_pass=steps_per_pass)
+    with torch.random.fork_rng():
+        return method.prepare(context), spent()
+
+
+def context_of(
+    model: Any, task: Any, forget: Encoded, retain: Encoded, given: Preparation, *, seed: int, steps_per_pass: int
+) -> tuple[MethodContext, Callable[[], float]]:
+    """What a method may use before its first step, and a function that says how many example-passes that took so far."""
     passes = 0.0
     base: dict[str, Tensor] = {}
 
@@ -119,6 +123,6 @@ def prepared_state(
         rewound=rewound,
         embedded=embedded,
         fit=fit if given.fit is not None else None,
+        known=given.known,
     )
-    with torch.random.fork_rng():
-        return method.prepare(context), passes
+    return context, lambda: passes

@@ -12,8 +12,8 @@ import numpy as np
 from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.fit import arguments, fit, plain, train
 from expunge.looking import Look, rows_a_step, samples, schedule
-from expunge.methods.base import Procedure, ProcedureContext
-from expunge.preparation import Preparation
+from expunge.methods.base import MethodContext, Procedure, ProcedureContext
+from expunge.preparation import Preparation, context_of
 from expunge.progress import Progress, trainer_stage
 from expunge.scoring import ScoreTable
 from expunge.stopping import Check, StopRule, best, state_of
@@ -94,8 +94,17 @@ class Unlearning:
         return Outcome(log.pop("model").eval(), log, self._passes, self._check_passes)
 
     def _carry_out(self, model: Any) -> dict[str, Any]:
-        look = self._look(samples(self.stop, len(self.forget), len(self.calibration)))
+        sizes = len(self.forget), len(self.calibration)
+        classes = len(self.label_names) if self.forget.units is None else 1
+        expected = self.method.expected(len(self.forget), len(self.retain), len(self.calibration), classes)
+        if expected is None:
+            look = self._look(samples(self.stop, *sizes))
+        else:
+            looks = schedule(self.stop, *sizes, *expected)
+            look = self._look((looks.forget, looks.calibration))
         checks: list[Check] = []
+        history: list[dict[str, float]] = []
+        spent: list[Callable[[], float]] = []
 
         def check(candidate: Any, number: int) -> Check:
             checks.append(look.check(candidate, number))
@@ -109,22 +118,35 @@ class Unlearning:
         def spend(passes: float) -> None:
             self._passes += passes
 
+        def prepared() -> MethodContext:
+            made, cost = context_of(
+                model, self.task, self.forget, self.retain, self._given(), seed=self.seed, steps_per_pass=1
+            )
+            spent.append(cost)
+            return made
+
         fitted = self._fitted()
         context = ProcedureContext(
             model=model, task=self.task, forget=self.forget, retain=self.retain, forget_ids=self.forget_ids,
-            retain_ids=self.retain_ids, seed=self.seed, tune=tune, check=check, spend=spend,
-            fit=None if fitted is None else lambda records, seed: self._paid(*fitted(records, seed)),
+            retain_ids=self.retain_ids, classes=classes, seed=self.seed, tune=tune, check=check, spend=spend, prepared=prepared,
+            note=history.append, fit=None if fitted is None else lambda records, seed: self._paid(*fitted(records, seed)),
         )  # fmt: skip
         result = self.method.run(context)
+        self._passes += sum(cost() for cost in spent)
         self._check_passes += look.passes
         kept = best(checks).step if len(checks) > 1 else None
         reason = "a procedure, not a training loss"
         if kept is not None:
             reason += f"; candidate {kept} of {len(checks) - 1} is nearest to what is wanted"
         return {
-            "model": result, "steps": 0, "kept_step": kept, "reason": reason, "history": [],
+            "model": result, "steps": len(history), "kept_step": kept, "reason": reason, "history": history,
             "checks": [asdict(check) for check in checks],
+            **({} if kept is None else {"state": state_of(next(check for check in checks if check.step == kept))}),
         }  # fmt: skip
+
+    def _given(self) -> Preparation:
+        known = None if self.original_scores is None else self.original_scores[1].record_margins
+        return Preparation(self.forget_ids, self.calibration, self._fitted(), self.base, self.trust_remote_code, known)
 
     def _paid(self, model: Any, passes: float) -> Any:
         self._passes += passes
@@ -166,9 +188,7 @@ class Unlearning:
             trainer = UnlearnTrainer(
                 model, args, method=self.method, task=self.task, forget=self.forget, retain=self.retain,
                 callbacks=[stop],
-                given=Preparation(
-                    self.forget_ids, self.calibration, self._fitted(), self.base, self.trust_remote_code
-                ),
+                given=self._given(),
             )  # fmt: skip
             cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
             trainer.watch = look.watch

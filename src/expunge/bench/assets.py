@@ -169,8 +169,13 @@ class Assets:
         self.say(f"{name}: trained in {time.perf_counter() - start:.0f} s")
         return model.to(device())
 
-    def unlearned(self, model: Any, forget: Sequence[int], retain: Sequence[int], trial: Trial, seed: int) -> Outcome:
+    def unlearned(
+        self, model: Any, forget: Sequence[int], retain: Sequence[int], trial: Trial, seed: int,
+        scores: tuple[ScoreTable, ScoreTable] | None = None,
+    ) -> Outcome:  # fmt: skip
         """What a method leaves of a model, which is changed; forget and retain are positions of training records.
+
+        `scores` are those of all forget and all dev records under the model, where they are known, as in `expunge run`.
 
         Raises:
             NonFiniteLossError: The loss became NaN or infinite.
@@ -182,14 +187,17 @@ class Assets:
             method=trial.method, task=self.task, forget=self.encoded("train", forget),
             retain=self.encoded("train", retain), calibration=self.encoded("dev"), forget_ids=[ids[i] for i in forget],
             retain_ids=[ids[i] for i in retain], training=trial.training, stop=StopConfig(), seed=seed,
-            label_names=self.split.label_names, base=self.base, recipe=recipe,
+            label_names=self.split.label_names, base=self.base, recipe=recipe, original_scores=scores,
         ).run(model)  # fmt: skip
 
     def scored(self, model: Any, groups: Mapping[str, Encoded]) -> Tables:
         """Scores of groups of records under a model; of those that a probe reads, the states of every layer as well."""
         head = head_of(model, self.task, next(iter(groups.values())))
-        found = {}
+        found: Tables = {}
         for group, encoded in groups.items():
+            if same := [name for name in found if groups[name] is encoded]:
+                found[group] = found[same[0]]
+                continue
             units = probing.wanted(group, encoded)
             table = score(model, head, encoded, self.task, batch_size=128, keep_hidden=False, layer_units=units)
             found[group] = table if units is None else probing.of_records(table)
@@ -218,8 +226,19 @@ class Assets:
             with whole_folder(folder) as beside:
                 model.save_pretrained(beside)
 
+        if self.config.matrix.one_original:
+            seed = min(self.config.matrix.seeds)
         folder = self.once(f"original-{seed}", make)
         return load_model(str(folder), self.task.auto_class, where="original").to(device())
+
+    def first_scores(self, seed: int, forget: Sequence[int]) -> tuple[ScoreTable, ScoreTable]:
+        """Scores of an original on some training records and on all dev records."""
+
+        def make(file: Path) -> None:
+            _save(file, self.scored(self.original(seed), {"dev": self.encoded("dev")}))
+
+        dev = _load(self.once(f"original-{seed}-dev.npz", make))[0]["dev"]
+        return self.scored(self.original(seed), {"own": self.encoded("train", forget)})["own"], dev
 
     def original_tables(self, request: Request, seed: int) -> Tables:
         """Scores of an original on a request's groups."""

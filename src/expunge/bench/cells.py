@@ -112,7 +112,8 @@ def _exact(
 
 
 def _unlearn(assets: Assets, request: Request, trial: Trial, seed: int) -> Outcome:
-    return assets.unlearned(assets.original(seed), request.forget, request.retain, trial, seed)
+    scores = assets.first_scores(seed, request.forget)
+    return assets.unlearned(assets.original(seed), request.forget, request.retain, trial, seed, scores)
 
 
 def _chosen(assets: Assets, name: str) -> tuple[Trial, list[dict[str, Any]]]:

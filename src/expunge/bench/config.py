@@ -21,6 +21,7 @@ class Matrix(Options):
 
     Attributes:
         seeds: One original, and one run of each method on it, a seed.
+        one_original: Whether all seeds are of unlearning, on the original of the first of them.
         retrain_seeds: Retrained models of each request.
         fractions: Random requests, each a share of the training records.
         pooled: Shares that are asked for in `pool` disjoint requests each, unlearned one by one and measured together;
@@ -39,6 +40,7 @@ class Matrix(Options):
     """
 
     seeds: tuple[Seed, ...] = option((0, 1, 2), "one original a seed")
+    one_original: bool = option(False, "all seeds are of unlearning, on one original")
     retrain_seeds: tuple[Seed, ...] = option((100, 101, 102, 103, 104), "retrained models of each request")
     fractions: tuple[Fraction, ...] = option((0.01, 0.05), "random requests")
     pooled: tuple[Fraction, ...] = option((), "small random requests, several disjoint ones measured together")

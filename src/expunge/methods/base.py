@@ -51,6 +51,7 @@ class MethodContext:
         embedded: (model, records) -> (U, H) states of its last layer, a text's the mean over its tokens; None where the
             model does not give them.
         fit: (records, seed) -> a model fine-tuned from the base on these alone; None without base and recipe.
+        known: (N,) log-odds of all calibration records under the original, in nats, where the run has scored them anyway.
     """
 
     model: Any
@@ -68,6 +69,7 @@ class MethodContext:
     rewound: Callable[[float], Any | None]
     embedded: Callable[[Any, Encoded], np.ndarray | None]
     fit: Callable[[Encoded, int], Any] | None = None
+    known: np.ndarray | None = None
 
     @property
     def erased(self) -> np.ndarray:
@@ -77,9 +79,14 @@ class MethodContext:
     def drawn(self, what: Literal["retain", "calibration"], most: int) -> Encoded:
         """At most so many of the retained or calibration records, drawn by the run's seed and the request."""
         records = self.retain if what == "retain" else self.calibration
+        return records.take(self.places(what, most))
+
+    def places(self, what: Literal["retain", "calibration"], most: int) -> list[int]:
+        """Positions of what `drawn` draws, in order."""
+        records = self.retain if what == "retain" else self.calibration
         digest = hashlib.sha256("\n".join([what, *sorted(self.ids)]).encode()).digest()
         rng = np.random.default_rng([self.seed, 8, int.from_bytes(digest[:8])])
-        return records.take(sorted(rng.choice(len(records), min(most, len(records)), replace=False).tolist()))
+        return sorted(rng.choice(len(records), min(most, len(records)), replace=False).tolist())
 
     def uniform(self, what: str) -> np.ndarray:
         """(U,) numbers in [0, 1), one a forget unit, each a function of `what`, the seed, its record's id and its place."""
@@ -151,11 +158,14 @@ class ProcedureContext:
         retain: The retained records.
         forget_ids: Their ids.
         retain_ids: Ids of the retained records.
+        classes: How many classes a record can have; 1 where it has several units, each with its own.
         seed: The run's seed.
         fit: (records, seed) -> a model fine-tuned from the base on these; None without base and recipe. Counted as cost.
         tune: (model, records, epochs, learning rate) -> None; trains that model in place. Counted as cost.
         check: (model, number) -> how forget and calibration records look to it, for choices between models. Counted.
         spend: Counts example-passes that the procedure makes on its own.
+        prepared: -> what a method may use before its first step, of which the targets are made. Counted.
+        note: Takes a row of figures for the log, such as a step's parts.
     """
 
     model: Any
@@ -164,11 +174,14 @@ class ProcedureContext:
     retain: Encoded
     forget_ids: Sequence[str]
     retain_ids: Sequence[str]
+    classes: int
     seed: int
     fit: Callable[[Encoded, int], Any] | None
     tune: Callable[[Any, Encoded, float, float], None]
     check: Callable[[Any, int], Check]
     spend: Callable[[float], None]
+    prepared: Callable[[], MethodContext]
+    note: Callable[[dict[str, float]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +197,14 @@ class Procedure(Options):
     @classmethod
     def section(cls) -> str:
         return "method"
+
+    def expected(self, forget: int, retain: int, calibration: int, classes: int) -> tuple[float, int] | None:
+        """Example-passes at most and candidates it will have checked, where that is known from the sizes of the groups.
+
+        `classes` is as in `ProcedureContext`. Checks then take samples such that they cost no more than a tenth of this.
+        """
+        del forget, retain, calibration, classes
+        return None
 
     @abstractmethod
     def run(self, context: ProcedureContext) -> Any:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from expunge.scoring import Step
-    from expunge.tasks.base import Encoded
 
 __all__ = ["CalibratedDeepCUT"]
 
@@ -85,6 +84,7 @@ class CalibratedDeepCUT(Method):
         import torch
 
         from expunge import leave_out
+        from expunge.record_targets import clean_margins
 
         if not len(context.calibration):
             way_out = "Give held-out records (data.held_out): half of them are calibration records."
@@ -104,7 +104,9 @@ class CalibratedDeepCUT(Method):
         place = leave_out.Groups(seen[1], classes[1], common).percentiles(seen[0], classes[0])
         clean = None
         if rewound is not None and self.clean_weight:
-            clean = self._clean(context, retain, unseen, classes, common)
+            found = clean_margins(context, retain, unseen)
+            if found is not None:
+                clean = leave_out.Groups(found[1], classes[2], common).percentiles(found[0], classes[0])
         place = leave_out.blended(place, clean, self.clean_weight)
         target = leave_out.Groups(unseen_margins, classes[2], common).quantiles(place, classes[0])
         erased = context.erased[classes[0]]
@@ -115,25 +117,6 @@ class CalibratedDeepCUT(Method):
             "margins": torch.tensor(target, dtype=torch.float32),
             "log_probabilities": torch.tensor(log_p, dtype=torch.float32),
         }
-
-    @staticmethod
-    def _clean(
-        context: MethodContext, retain: Encoded, unseen: Encoded, classes: list[np.ndarray], common: np.ndarray
-    ) -> np.ndarray | None:
-        from expunge import leave_out
-
-        base = context.rewound(0.0)
-        found = [context.embedded(base, part) for part in (context.forget, retain, unseen)]
-        features = [rows for rows in found if rows is not None]
-        if len(features) < len(found):
-            return None
-        # Of a tagger's words, as many of the most common class as of all others: they would else be nearly all.
-        kept = leave_out.evenly(classes[1], context.seed) if retain.units is not None else np.arange(len(classes[1]))
-        forget, never = leave_out.clean_margins(
-            features[1][kept], classes[1][kept],
-            [(features[2], classes[2]), (features[0], classes[0])], count=context.classes,
-        )[::-1]  # fmt: skip
-        return leave_out.Groups(never, classes[2], common).percentiles(forget, classes[0])
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         import torch
