@@ -6,15 +6,17 @@ import json
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from conftest import Job, write_csv
-from expunge.bench.assets import Busy
+from expunge.bench.assets import Assets, Busy
 from expunge.bench.config import BenchConfig
 from expunge.bench.datasets import random_request, read_split, requests
 from expunge.bench.matrix import cells, run_matrix
@@ -85,6 +87,48 @@ def test_requests_cut_the_training_records_in_two(bench) -> None:
     assert set(whole.test).isdisjoint(whole.unseen), "utility is measured on what the retrained model can know"
     other = random_request(split, 0.1, seed=bench.config.matrix.tuning_seed, name="tuning")
     assert other.forget != share.forget, "settings are chosen on another request"
+
+
+def test_nested_requests_are_parts_of_the_pool_and_share_its_retrained_models(bench, job: Job) -> None:
+    matrix = replace(bench.config.matrix, pooled=(0.05,), pool=4, nested=True, fractions=(0.1,))
+    split = read_split("toy", bench.config.data["toy"], bench.folder, matrix)
+    part, pool, *_ = requests(split, bench.config.data["toy"], matrix)
+    assert set(part.forget) < set(pool.forget)
+    assert len(part.forget) == 6
+    assert part.within is pool
+    assert len(part.retain) == 54, "all others, those of the pool included"
+    found = bench.config
+    config = BenchConfig(matrix, found.recipe, found.data, found.methods, found.only)
+    tokenizer = AutoTokenizer.from_pretrained(job.base)
+    assets = Assets("toy", split, config, str(job.base), "x", tokenizer, bench.folder / "work", lambda _: None)
+    of_pool, _ = assets.retrained(pool)
+    of_part, _ = assets.retrained(part)
+    places = [pool.forget.index(position) for position in part.forget]
+    assert np.array_equal(of_part[0]["forget"].margins, of_pool[0]["forget"].margins[places])
+    assert of_part[0]["forget"].layers is not None
+    assert not set(assets.groups(part)["retain"].input_ids[0]) - set(range(1000))
+    assert assets.groups(part)["retain"].input_ids == assets.groups(pool)["retain"].input_ids, "none was in the pool"
+    assert not list((bench.folder / "work").rglob("random*retrained*.npz"))
+
+
+def test_without_dev_and_test_files_all_parts_are_drawn_from_the_training_file(bench) -> None:
+    data = replace(bench.config.data["toy"], test=())
+    split = read_split("toy", data, bench.folder, replace(bench.config.matrix, dev_records=20, test_records=20))
+    parts = [set(part.texts) for part in (split.train, split.dev, split.test)]
+    assert all(len(part) > 10 for part in parts)
+    assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
+    assert {record_id.split("-")[1] for part in (split.train, split.dev, split.test) for record_id in part.ids} == {
+        "train"
+    }
+
+
+def test_seeds_of_unlearning_can_share_one_original(bench, job: Job) -> None:
+    config = replace(bench.config, matrix=replace(bench.config.matrix, one_original=True, seeds=(0, 1)))
+    split = read_split("toy", config.data["toy"], bench.folder, config.matrix)
+    tokenizer = AutoTokenizer.from_pretrained(job.base)
+    assets = Assets("toy", split, config, str(job.base), "x", tokenizer, bench.folder / "work", lambda _: None)
+    weights = [dict(assets.original(seed).named_parameters())["classifier.weight"] for seed in (0, 1)]
+    assert weights[0].equal(weights[1])
 
 
 def test_the_first_seed_of_everything_comes_first(bench) -> None:

@@ -93,35 +93,36 @@ def own_model(job: Job) -> Any:
 
 
 def test_it_brings_records_to_their_targets_and_keeps_the_rest(job: Job) -> None:
-    original, method = own_model(job), KernelDeepCUT(damping=(0.3, 0.1, 0.03, 0.03))
+    original, method = own_model(job), KernelDeepCUT(damping=(0.1, 0.03, 0.03, 0.01, 0.01, 0.01), partners=80)
     run = unlearning(job, method)
     outcome = run.run(own_model(job))
     history, checks = outcome.log["history"], outcome.log["checks"]
-    assert history[-1]["margin_to_target"] < 0.7 * history[0]["margin_to_target"], "before the last step"
-    assert abs(checks[-1]["auc"] - 0.5) < abs(checks[0]["auc"] - 0.5)
-    assert checks[-1]["forget_confidence"] < checks[0]["forget_confidence"] - 0.02
+    assert history[-1]["margin_to_target"] < history[0]["margin_to_target"] / 3, "before the last step"
+    assert abs(checks[-1]["auc"] - 0.5) < abs(checks[0]["auc"] - 0.5) / 3
+    assert checks[-1]["forget_confidence"] < checks[0]["forget_confidence"] - 0.2
+    assert checks[-1]["calibration_confidence"] > checks[0]["calibration_confidence"] - 0.05
     head = head_of(outcome.model, TASK, run.retain)
     retain = score(outcome.model, head, run.retain, TASK)
     before = score(original, head_of(original, TASK, run.retain), run.retain, TASK)
-    assert retain.accuracy > before.accuracy - 0.06
+    assert retain.accuracy > before.accuracy - 0.03
     assert torch.equal(head.module.weight, head_of(original, TASK, run.retain).module.weight), "the head stays"
     again = unlearning(job, method).run(own_model(job))
     assert models.weights_sha256(again.model) == models.weights_sha256(outcome.model), "the same seed, the same weights"
 
 
-@pytest.mark.parametrize("block", [256, 10])
-def test_it_costs_what_it_says(job: Job, block: int) -> None:
+@pytest.mark.parametrize(("block", "clean"), [(256, 0.0), (10, 0.0), (256, 0.3)])
+def test_it_costs_what_it_says(job: Job, block: int, clean: float) -> None:
     """Each record of a step one pass, all that is scored a third: as counted, and as `expected` says beforehand."""
-    method = KernelDeepCUT(damping=(0.3, 0.2), block=block)
+    method = KernelDeepCUT(damping=(0.3, 0.2), block=block, clean_weight=clean)
     run = unlearning(job, method)
     outcome = run.run(own_model(job))
     blocks = 1 if block == 256 else 3
-    partners = 20 + 3 // 3
+    partners = 24 + 3 // 3
     steps = 2 * (24 + 2 * partners * blocks)
-    seen, unseen = (min(90, len(part)) for part in (run.retain, run.calibration))
+    seen, unseen = (min(96, len(part)) for part in (run.retain, run.calibration))
     targets = (
-        2 * 24 + 2 * seen + 2 * unseen
-    ) / 3  # calibration under the original and the base, retained rewound and base
+        (1 + (clean > 0)) * (24 + seen + unseen) / 3
+    )  # rewound, calibration under the original; all under the base
     assert steps + targets <= outcome.passes <= steps + targets + (2 * blocks - 1) * partners / 3
     expected, steps_taken = method.expected(24, len(run.retain), len(run.calibration), 3)
     assert outcome.passes <= expected + 1e-6

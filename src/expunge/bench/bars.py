@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,13 +143,9 @@ def _worst(differences: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return {**worst, "verdict": "as retrained" if within else "not" if outside else "not decided"}
 
 
-def bars_page(results: Path) -> str:
-    """The table in Markdown, with what its columns mean."""
-    grouped: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for file in sorted((results / "cells").rglob("*.json")):
-        cell = json.loads(file.read_text(encoding="utf-8"))
-        grouped[cell["data"], cell["request"]].append(cell)
-    rows = [row for _, cells in sorted(grouped.items()) for row in bars_of(cells)]
+def bars_page(blocks: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """The table in Markdown, with what its columns mean, of each data set's and request's cells."""
+    rows = [row for cells in blocks for row in bars_of(cells)]
     lines = [_line(_HEAD), _line(["---"] * len(_HEAD)), *(_line(_shown(row)) for row in rows)]
     return "# Bars\n\n" + _NOTES + "\n" + "\n".join(lines) + "\n\n" + _sums(rows)
 

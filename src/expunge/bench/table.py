@@ -22,7 +22,7 @@ _SHOWN = ("forget F1", "forget accuracy", "retain F1", "retain accuracy", "test 
 
 
 def write_tables(results: Path, out: Path) -> list[Path]:
-    """Write ``table.md``, ``table.json`` and ``table.html``.
+    """Write ``table.md``, ``table.json`` and ``table.html``; where layers were probed, ``bars.md`` as well.
 
     Args:
         results: Folder with ``cells/`` and ``data/``.
@@ -34,6 +34,7 @@ def write_tables(results: Path, out: Path) -> list[Path]:
     Raises:
         UsageError: There are no results.
     """
+    from expunge.bench.bars import bars_page
     from expunge.bench.page import page
 
     table = build_table(results)
@@ -43,6 +44,9 @@ def write_tables(results: Path, out: Path) -> list[Path]:
         "table.json": json.dumps(table, indent=1, sort_keys=True) + "\n",
         "table.html": page(table),
     }
+    blocks = [[cell for cells in methods.values() for cell in cells] for _, methods in _cells(results)]
+    if any("probe" in cell for cells in blocks for cell in cells):
+        texts["bars.md"] = bars_page(blocks)
     for name, text in texts.items():
         whole_file(out / name, text)
     return [out / name for name in texts]
@@ -58,17 +62,10 @@ def build_table(results: Path) -> dict[str, Any]:
     Raises:
         UsageError: There are no results.
     """
-    files = sorted((results / "cells").rglob("*.json"))
-    if not files:
-        what = f'"{results}" holds no results'
-        raise UsageError(Problem("results", what, "Give a folder that `expunge bench run` filled."))
-    grouped: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-    for file in files:
-        cell = json.loads(file.read_text(encoding="utf-8"))
-        grouped[cell["data"], cell["request"]][cell["method"]].append(cell)
-    everything = sorted({method for methods in grouped.values() for method in methods})
+    grouped = _cells(results)
+    everything = sorted({method for _, methods in grouped for method in methods})
     blocks = []
-    for (data, request), methods in sorted(grouped.items()):
+    for (data, request), methods in grouped:
         file = results / "data" / f"{data}.json"
         listed = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         block = _block(data, request, methods)
@@ -77,6 +74,22 @@ def build_table(results: Path) -> dict[str, Any]:
         block["seeds"] = listed.get("seeds", sorted({cell["seed"] for cells in methods.values() for cell in cells}))
         blocks.append(block)
     return {"blocks": blocks, "summary": _summary(blocks), "data": _trained(grouped)}
+
+
+_Grouped = list[tuple[tuple[str, str], dict[str, list[dict[str, Any]]]]]
+
+
+def _cells(results: Path) -> _Grouped:
+    """(data set, request) -> method -> its cells, in order."""
+    files = sorted((results / "cells").rglob("*.json"))
+    if not files:
+        what = f'"{results}" holds no results'
+        raise UsageError(Problem("results", what, "Give a folder that `expunge bench run` filled."))
+    grouped: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for file in files:
+        cell = json.loads(file.read_text(encoding="utf-8"))
+        grouped[cell["data"], cell["request"]][cell["method"]].append(cell)
+    return sorted(grouped.items())
 
 
 def _block(data: str, request: str, methods: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -190,9 +203,9 @@ def _summary(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row.get("random blocks", 0) < most, row.get("random gap", float("inf"))))
 
 
-def _trained(grouped: dict[tuple[str, str], dict[str, list[dict[str, Any]]]]) -> dict[str, Any]:
+def _trained(grouped: _Grouped) -> dict[str, Any]:
     found = {}
-    for (data, _), methods in grouped.items():
+    for (data, _), methods in grouped:
         found[data] = next(iter(methods.values()))[0]["recipe"]
     return found
 

@@ -37,9 +37,9 @@ class KernelDeepCUT(Procedure):
 
     Targets are those of calibrated DeepCUT, for whole records (a tagger's: of a sentence's mean loss): the log-odds of the
     true class that the original gives never-seen records at the place that the forget record has among retained ones under
-    a rewound model, blended with that among never-seen ones under a classifier on the base encoder, and drawn in a little, since
-    it is known but roughly. The way there is not gradient steps on a loss but a few Gauss-Newton steps, each a linear system with
-    one unknown a record. Formula::
+    a rewound model (blended, where `clean_weight` is set, with that among never-seen ones under a classifier on the base
+    encoder), drawn in a little, since it is known but roughly. The way there is not gradient steps on a loss but a few
+    Gauss-Newton steps, each a linear system with one unknown a record. Formula::
 
         theta <- theta + J^T alpha,   (K + D) alpha = r,   K = J J^T
 
@@ -76,11 +76,11 @@ class KernelDeepCUT(Procedure):
     rewind: Probability = option(
         0.7, "share of the way from the base to the original at which the rewound model stands"
     )
-    clean_weight: Probability = option(0.3, "weight of the base encoder's classifier in a place")
+    clean_weight: Probability = option(0.0, "weight of the base encoder's classifier in a place")
     spread: Probability = option(0.9, "share of the places' spread that targets keep")
     sample: NonNegativeInt = option(
         0,
-        "retained, and calibration, records that places are read among; 0: two a forget record or class, 90 to 1024",
+        "retained, and calibration, records that places are read among; 0: three a forget record, two a class, 96 to 1024",
     )
 
     def expected(self, forget: int, retain: int, calibration: int, classes: int) -> tuple[float, int]:
@@ -90,16 +90,17 @@ class KernelDeepCUT(Procedure):
             passes += steps * (size + held + min(self._partners(size, classes), calibration))
         passes += (steps * len(blocks) - 1) * held / 3
         seen, unseen = (min(self._sample(forget, classes), there) for there in (retain, calibration))
-        return passes + (2 * forget + 2 * seen + (1 + (self.clean_weight > 0)) * unseen) / 3, steps
+        clean = self.clean_weight > 0
+        return passes + ((1 + clean) * (forget + seen + unseen)) / 3, steps
 
     def _blocks(self, forget: int) -> list[int]:
         return [len(part) for part in np.array_split(np.arange(forget), -(-forget // self.block))]
 
     def _partners(self, forget: int, classes: int) -> int:
-        return self.partners or min(256, max(20, 3 * forget // 4)) + classes // 3
+        return self.partners or min(256, max(24, forget)) + classes // 3
 
     def _sample(self, forget: int, classes: int) -> int:
-        return self.sample or min(1024, max(90, 2 * forget, 2 * classes))
+        return self.sample or min(1024, max(96, 3 * forget, 2 * classes))
 
     def run(self, context: ProcedureContext) -> Any:
         from expunge.record_targets import record_targets
