@@ -91,6 +91,11 @@ def test_methods_without_steps(job: Job) -> None:
     unknown = make_plan(prepared(job, **{"method.name": "task-vector"})).cost
     assert unknown.passes is unknown.seconds is None
     assert "not known" in unknown.basis
+    solved = make_plan(prepared(job, **{"method.name": "deepcut-kernel", "retrain.base": str(job.base)})).cost
+    assert solved.steps == 3
+    assert solved.passes is not None
+    assert solved.seconds is not None
+    assert 0 < solved.checks <= 0.1 * solved.passes + 3 * 64 / 3
 
 
 def test_what_cannot_be_shown_is_told_before(job: Job, tmp_path: Path) -> None:

@@ -152,14 +152,20 @@ def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float) -> 
     rest = forward * scored * (models + fitted)
     again = (whole or 0.0) * fitted
     if not isinstance(method, Method):
-        passes = whole if type(method).__name__ == "Retrain" else None
+        classes = len(run.prepared.task.label_names) if forget.units is None else 1
+        expected = method.expected(len(forget), len(retain), len(encoded["calibration"]), classes)
+        passes, steps, checks = whole if type(method).__name__ == "Retrain" else None, None, 0.0
+        if expected is not None:
+            passes, steps = expected
+            looks = schedule(config.stop, len(forget), len(encoded["calibration"]), passes, steps)
+            checks = round(steps * (looks.forget + looks.calibration) / 3, 1)
         basis = (
             "three forward passes a training pass"
             if passes is not None
             else "not known before: the method has no steps"
         )
-        seconds = None if passes is None else (passes + again) * 3 * forward + rest
-        return Cost(None, passes, 0.0, whole, seconds, again * 3 * forward, peak_memory(), basis)
+        seconds = None if passes is None else (passes + checks + again) * 3 * forward + rest
+        return Cost(steps, passes, checks, whole, seconds, again * 3 * forward, peak_memory(), basis)
     sampler = StepSampler(
         forget.labels, retain.labels, batch_size=settings.batch_size, seed=config.seed,
         retain_ratio=getattr(method, "retain_ratio", 1),
