@@ -111,6 +111,34 @@ def test_nested_requests_are_parts_of_the_pool_and_share_its_retrained_models(be
     assert not list((bench.folder / "work").rglob("random*retrained*.npz"))
 
 
+def test_who_has_the_results_need_not_retrain(bench, job: Job) -> None:
+    config = replace(bench.config, matrix=replace(bench.config.matrix, retrain_seeds=(7,)))
+    split = read_split("toy", config.data["toy"], bench.folder, config.matrix)
+    request = requests(split, config.data["toy"], config.matrix)[0]
+    tokenizer, said = AutoTokenizer.from_pretrained(job.base), []
+
+    def tables(work: str):
+        assets = Assets(
+            "toy",
+            split,
+            config,
+            str(job.base),
+            "x",
+            tokenizer,
+            bench.folder / work,
+            said.append,
+            bench.folder / "shared",
+        )
+        return assets.retrained(request)[0][0]
+
+    first, again = tables("here"), tables("there")
+    assert len(said) == 1, "trained once"
+    assert first.keys() == again.keys()
+    assert all(np.array_equal(first[group].margins, again[group].margins) for group in first)
+    assert first["forget"].layers is not None
+    assert again["forget"].layers is None, "layers are too large to go with the results"
+
+
 def test_without_dev_and_test_files_all_parts_are_drawn_from_the_training_file(bench) -> None:
     data = replace(bench.config.data["toy"], test=())
     split = read_split("toy", data, bench.folder, replace(bench.config.matrix, dev_records=20, test_records=20))

@@ -54,6 +54,8 @@ class Assets:
         tokenizer: Its tokenizer.
         work: Where models and scores are kept between runs.
         say: Shows a line of progress.
+        shared: Where scores of retrained models are kept beside the results, without layers, so that whoever has the results
+            need not retrain; None: nowhere.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Assets:
     tokenizer: Any
     work: Path
     say: Callable[[str], None]
+    shared: Path | None = None
 
     @cached_property
     def key(self) -> str:
@@ -264,12 +267,28 @@ class Assets:
             took = time.perf_counter() - start
             _save(file, self.scored(model, self.groups(request)), seconds=took)
 
-        files = [
-            self.once(f"{request.name}-retrained-{seed}.npz", partial(make, seed=seed))
-            for seed in self.config.matrix.retrain_seeds
-        ]
-        stored = [_load(file) for file in files]
+        stored = []
+        for seed in self.config.matrix.retrain_seeds:
+            name = f"{request.name}-retrained-{seed}.npz"
+            beside = None if self.shared is None else self.shared / f"{self.name}-{self.key}" / name
+            if beside is None or self.file(name).exists() or not beside.exists():
+                found = _load(self.once(name, partial(make, seed=seed)))
+                if beside is not None and not beside.exists():
+                    beside.parent.mkdir(parents=True, exist_ok=True)
+                    _save(beside, _without_layers(found[0]), **found[1])
+            else:
+                tables, more = _load(beside)
+                found = {**tables, "unseen": tables.get("unseen", tables["test"])}, more
+            stored.append(found)
         return [tables for tables, _ in stored], [more["seconds"] for _, more in stored]
+
+
+def _without_layers(tables: Tables) -> Tables:
+    """The scores alone, and never-seen records only where they are others than the test records."""
+    found = {group: replace(table, layers=None, layer_units=None) for group, table in tables.items()}
+    if np.array_equal(tables["unseen"].margins, tables["test"].margins):
+        del found["unseen"]
+    return found
 
 
 def _save(file: Path, tables: Tables, **more: float) -> None:

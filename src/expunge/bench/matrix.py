@@ -71,7 +71,8 @@ def run_matrix(
         config: The benchmark.
         data: Folder the data sets lie in.
         base: Folder or hub id of the base model.
-        out: Where results go: ``cells/``, and ``data/`` with the ids of every split and request.
+        out: Where results go: ``cells/``, ``data/`` with the ids of every split and request, and ``retrained/`` with the scores
+            of retrained models.
         work: Where models and their scores are kept.
         only: Pattern of cell names (``emotion/*``).
         say: Shows a line of progress.
@@ -97,7 +98,7 @@ def run_matrix(
     for name, split in splits.items():
         assert split is not None
         own = wanted[name] or []
-        assets = Assets(name, split, config, base, hashed, tokenizer, work, say)
+        assets = Assets(name, split, config, base, hashed, tokenizer, work, say, out / "retrained")
         shared.append((assets, own))
         _list_ids(out, assets, own)
     todo = [cell for cell in cells(config, shared) if fnmatch(cell.name, only)]
