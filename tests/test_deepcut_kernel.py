@@ -98,7 +98,7 @@ def test_it_brings_records_to_their_targets_and_keeps_the_rest(job: Job) -> None
     outcome = run.run(own_model(job))
     history, checks = outcome.log["history"], outcome.log["checks"]
     assert history[-1]["margin_to_target"] < history[0]["margin_to_target"] / 3, "before the last step"
-    assert abs(checks[-1]["auc"] - 0.5) < abs(checks[0]["auc"] - 0.5) / 3
+    assert abs(checks[-1]["auc"] - 0.5) < abs(checks[0]["auc"] - 0.5) / 2
     assert checks[-1]["forget_confidence"] < checks[0]["forget_confidence"] - 0.2
     assert checks[-1]["calibration_confidence"] > checks[0]["calibration_confidence"] - 0.05
     head = head_of(outcome.model, TASK, run.retain)
