@@ -58,27 +58,28 @@ def retrained(job: Job, ids: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def with_a_new_head(run: Run, job: Job, retrained: str):
-    """The original with a last layer that answers for the forget records as the retrained model does."""
+    """The original with a last layer that answers for the forget records as the retrained model does, and else as before."""
     model, teacher, encoded = loaded(job.model), loaded(retrained), run._encode()
 
     def inputs(group: str) -> dict[str, torch.Tensor]:
         return run.prepared.task.collate(encoded[group], range(len(encoded[group]))).inputs
 
     with torch.no_grad():
-        forget, retain = (model.bert(**inputs(group)).pooler_output for group in ("forget", "retain"))
-        wanted = [teacher(**inputs("forget")).logits, model(**inputs("retain")).logits]
+        states = [model.bert(**inputs(group)).pooler_output for group in ("forget", "calibration")]
+        wanted = [teacher(**inputs("forget")).logits, model(**inputs("calibration")).logits]
     head = model.classifier
-    optimizer = torch.optim.Adam(head.parameters(), lr=0.03)
-    for _ in range(800):
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=500, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        parts = [
-            functional.kl_div(
-                head(x).log_softmax(-1), y.log_softmax(-1), log_target=True, reduction="batchmean"
-            )
-            for x, y in zip((forget, retain), wanted, strict=True)
-        ]  # fmt: skip
-        (parts[0] + 0.03 * parts[1]).backward()
-        optimizer.step()
+        loss = sum(
+            functional.kl_div(head(x).log_softmax(-1), y.log_softmax(-1), log_target=True, reduction="batchmean")
+            for x, y in zip(states, wanted, strict=True)
+        )  # fmt: skip
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
     return model
 
 

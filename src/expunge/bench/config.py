@@ -76,6 +76,7 @@ class DataSet(Options):
         erase: The class or entity type to erase.
         epochs: As `Matrix.epochs`, for this data set; left out: those.
         learning_rate: As `Recipe.learning_rate`, for this data set; left out: that.
+        retrain_seeds: As `Matrix.retrain_seeds`, for this data set; left out: those.
     """
 
     task: Literal["text-classification", "token-classification"] = option("text-classification", "kind of model")
@@ -89,6 +90,7 @@ class DataSet(Options):
     erase: str = option("", "class or entity type to erase")
     epochs: tuple[PositiveInt, ...] = option((), "lengths of training to choose from; left out: the benchmark's")
     learning_rate: Positive | None = option(None, "peak learning rate of training; left out: the recipe's")
+    retrain_seeds: tuple[Seed, ...] = option((), "retrained models of each request; left out: the benchmark's")
 
     @classmethod
     def section(cls) -> str:

@@ -17,6 +17,8 @@ def same_kind(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is to be written to `file`, and what stands there: the same, where nothing does yet.
 
+    An option that is left at nothing (null, an empty text or list) is as if it were not there: older results do not know it.
+
     Args:
         file: The JSON; its folder is made.
         listed: What the results are of.
@@ -29,7 +31,14 @@ def same_kind(
     file.parent.mkdir(parents=True, exist_ok=True)
     now = json.loads(json.dumps(listed))  # as it is read back
     before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else now
-    if changed := sorted(name for name, value in now.items() if before.get(name) != value and name not in but):
+    if changed := sorted(n for n, value in now.items() if _given(before.get(n)) != _given(value) and n not in but):
         problem = f'"{file}" belongs to {what} ({", ".join(changed)} differ)'
         raise UsageError(Problem("--out", problem, "Give a new folder, or the data, base and config of the old one."))
     return now, before
+
+
+def _given(value: Any) -> Any:
+    """The value without options that are left at nothing."""
+    if not isinstance(value, dict):
+        return value
+    return {name: own for name, own in value.items() if own not in (None, "", [])}

@@ -81,10 +81,14 @@ def probed(
         parts: Places of each request's records among the forget records of `original` and `retrained`.
 
     Returns:
-        A row a layer, that of the embeddings first; empty where a model's states were not to be had. Of a pool, each
-        request brings its own forget records and its own share of the never-seen ones, all under its own model.
+        A row a layer, that of the embeddings first, beside the retrained models whose states are to be had; empty where none
+        has them, or another model's are missing. Of a pool, each request brings its own forget records and its own share
+        of the never-seen ones, all under its own model.
     """
-    whole = [[tables] * len(parts) for tables in (original, *retrained)]
+    known = [tables for tables in retrained if tables["forget"].layers is not None]
+    if not known:
+        return []
+    whole = [[tables] * len(parts) for tables in (original, *known)]
     tables = [table for model in (several, *whole) for each in model for table in (each["forget"], each["test"])]
     if any(table.layers is None for table in tables):
         return []
