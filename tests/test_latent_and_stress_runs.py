@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -10,7 +11,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
-from conftest import Job
+from conftest import Job, write_csv
 from expunge import AuditConfig, StopConfig, TrainingConfig, registry, unlearn
 from expunge.checks import check
 from expunge.config import Recipe, RunConfig
@@ -18,6 +19,7 @@ from expunge.execution import Run
 from expunge.fit import fit
 from expunge.reaudit import reaudit
 from expunge.stress import STRESSES
+from expunge.testing import toy_records
 
 STRESSFUL = ("relearning", "int8", "reworded")
 
@@ -35,7 +37,7 @@ def run_of(job: Job, ids: Path, audits: tuple[str, ...], retrained: tuple[str, .
         "data": {"train": str(job.train), "held_out": str(job.held_out), "id": "id", "text": ["text"]},
         "request": {"file": str(ids)},
         "privacy": {"salt_file": str(job.salt)},
-        "audit": {"audits": list(audits), "bootstrap": 50},
+        "audit": {"audits": list(audits), "bootstrap": 50, "retain_sample": 10_000},
         "retrain": {"models": list(retrained)},
     }
     return Run(check(RunConfig.from_dict(values)))
@@ -124,16 +126,29 @@ def test_a_run_and_an_audit_of_its_folder_make_what_audits_need(job, ids, retrai
     assert same.findings == record.findings
 
 
-def test_population_audits_cost_one_forward_pass_over_the_records(job, ids) -> None:
+def of_size(job: Job, folder: Path, records: int) -> Job:
+    """The same model beside so many new records, three in five of them for training."""
+    folder.mkdir(exist_ok=True)
+    train, held_out = (toy_records(n, seed=seed) for n, seed in ((records * 3 // 5, 11), (records * 2 // 5, 12)))
+    (folder / "ids.txt").write_text("\n".join(row["id"] for row in train[: records // 20]) + "\n", encoding="utf-8")
+    return replace(
+        job, train=write_csv(folder / "train.csv", train), held_out=write_csv(folder / "held_out.csv", held_out),
+        ids=folder / "ids.txt",
+    )  # fmt: skip
+
+
+def test_population_audits_of_10_000_records_cost_one_forward_pass_over_them(job, tmp_path: Path) -> None:
     """Counted at the model: rows of all forward calls, over the records scored."""
     population = tuple(n for n in registry.names("audits") if not registry.find("audits", n).needs & STRESSES.keys())
     assert "latent-probe" in population
     assert "membership" in population
-    run = run_of(job, ids, population)
+    job = of_size(job, tmp_path / "data", 10_000)
+    run = run_of(job, job.ids, population)
     encoded, model, rows = run._encode(), loaded(job.model), []
     model.register_forward_pre_hook(lambda m, a, k: rows.append(len(k["input_ids"])), with_kwargs=True)
     tables = run._score(model, encoded, "original")
     records = sum(map(len, tables.values()))
+    assert records == 10_000, "all of them are scored"
     assert sum(rows) == records + 1, "one more to find the last layer"
     assert sum(rows) <= 1.3 * records
     run._record([tables], [tables], [], {}, {}, 0.0, None)
