@@ -268,7 +268,7 @@ class Assets:
             _save(file, self.scored(model, self.groups(request)), seconds=took)
 
         stored = []
-        for seed in self.config.data[self.name].retrain_seeds or self.config.matrix.retrain_seeds:
+        for seed in self.config.matrix.retrain_seeds:
             name = f"{request.name}-retrained-{seed}.npz"
             beside = None if self.shared is None else self.shared / f"{self.name}-{self.key}" / name
             if beside is None or self.file(name).exists() or not beside.exists():

@@ -18,15 +18,17 @@ _NEAR = 0.03
 _COST = {"random-5%": 0.15, "pooled-10x1%": 0.06}
 
 _HEAD = (
-    "data, request", "method", "seeds", "gap", "its limit", "test F1 lost", "per record", "AUC - retrained", "TPR at 1 %",
-    "its limit", "probe - retrained", "cost", "checks", "passes a record", "clears",
+    "data, request", "method", "seeds", "gap", "its limit", "test F1 lost", "per record", "never seen", "AUC - retrained",
+    "TPR at 1 %", "its limit", "probe - retrained", "cost", "checks", "passes a record", "clears",
 )  # fmt: skip
 _NOTES = """\
 A cell is a data set and a request; figures are means over the seeds named. **gap**: mean over forget F1, retain F1, test F1
 and membership AUC, and over every leave-one-out mean of the retrained models, of the absolute difference to that mean; its
 limit is the largest such gap of a retrained model. **test F1 lost**: how far the worst seed lies under the lowest retrained
 model, in points; half a point is allowed. **per record**: mean absolute difference of forget margins to the retrained
-models' mean, as a multiple of a left-out retrained model's; 1.5 is allowed. **AUC - retrained**: membership AUC minus
+models' mean, as a multiple of a left-out retrained model's; 1.5 is allowed. **never seen**: the same over test records,
+where there is nothing to forget: what is above 1 in the row "original" is how one original, trained on all records, differs
+from models trained on fewer, and forgetting cannot mend it. **AUC - retrained**: membership AUC minus
 the retrained models' mean, the worst seed's, with its paired 90 % interval: "as retrained" within +-.03, "not" where it
 lies outside, else "not decided". **TPR at 1 %** of forget against never-seen records, its limit the upper end of the
 retrained models' (Clopper-Pearson, 95 %). **probe - retrained**: the same as for the AUC of a linear probe, at the layer and
@@ -80,13 +82,19 @@ def _judged(
     ]
     lost = max(min(first["test F1"]["retrained"]) - of(cell["figures"]["test F1"]) for cell in cells)
     away = [c["figures"]["per record"] for c in cells]
-    ratio = float(np.mean([r["original" if untouched else "gap"] for r in away])) / away[0]["noise_floor"]
+
+    def ratio_of(rows: Sequence[Mapping[str, Any]]) -> float:
+        return float(np.mean([row["original" if untouched else "gap"] for row in rows])) / rows[0]["noise_floor"]
+
+    ratio = ratio_of(away)
+    unseen = [c["figures"].get("per record, never seen") for c in cells]
     tpr, highest = _tpr(cells, of)
     found: dict[str, Any] = {
         "data": cells[0]["data"], "request": cells[0]["request"], "method": method,
         "seeds": sorted({cell["seed"] for cell in cells}), "n": cells[0]["n"]["forget"],
         "retrained": retrained.shape[1], "gap": float(np.mean(gaps)), "gap_limit": limit, "test_lost": lost,
-        "per_record": ratio, "auc": _worst([_auc(cell, untouched) for cell in cells]), "tpr": tpr, "tpr_limit": highest,
+        "per_record": ratio, "never_seen": ratio_of(unseen) if all(unseen) else None,
+        "auc": _worst([_auc(cell, untouched) for cell in cells]), "tpr": tpr, "tpr_limit": highest,
         "probe": _worst([row for cell in cells for row in _probe(cell, untouched)]),
     }  # fmt: skip
     clears = {
@@ -192,7 +200,8 @@ def _shown(row: Mapping[str, Any]) -> list[str]:
     return [
         f"{row['data']}, {row['request']} (n = {row['n']}, {row['retrained']} retrained)", row["method"],
         ", ".join(map(str, row["seeds"])), f"{row['gap']:.4f}", f"{row['gap_limit']:.4f}", f"{100 * row['test_lost']:+.1f}",
-        f"{row['per_record']:.2f}", difference(row["auc"]), share("tpr"), share("tpr_limit"), difference(row["probe"]),
+        f"{row['per_record']:.2f}", "-" if row["never_seen"] is None else f"{row['never_seen']:.2f}",
+        difference(row["auc"]), share("tpr"), share("tpr_limit"), difference(row["probe"]),
         share("cost"), share("checks"), "-" if "passes_per_record" not in row else f"{row['passes_per_record']:.1f}",
         ", ".join(cleared) or "none",
     ]  # fmt: skip

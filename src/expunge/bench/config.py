@@ -28,7 +28,7 @@ class Matrix(Options):
             the models they are compared with are retrained without all of them.
         pool: How many those are.
         nested: Whether the random requests are made of the records of the last pool, and compared with the models that
-            are retrained without that whole pool: half the retraining.
+            are retrained without that whole pool (half the retraining), but for data sets with `DataSet.own_retrained`.
         by_class: Whether the class or entity type each data set names is a request as well.
         train_records: Training records of a data set, at most.
         dev_records: Records for the stop rule and all choices, at most.
@@ -76,7 +76,7 @@ class DataSet(Options):
         erase: The class or entity type to erase.
         epochs: As `Matrix.epochs`, for this data set; left out: those.
         learning_rate: As `Recipe.learning_rate`, for this data set; left out: that.
-        retrain_seeds: As `Matrix.retrain_seeds`, for this data set; left out: those.
+        own_retrained: Whether random requests that are part of a pool have retrained models of their own all the same.
     """
 
     task: Literal["text-classification", "token-classification"] = option("text-classification", "kind of model")
@@ -90,7 +90,7 @@ class DataSet(Options):
     erase: str = option("", "class or entity type to erase")
     epochs: tuple[PositiveInt, ...] = option((), "lengths of training to choose from; left out: the benchmark's")
     learning_rate: Positive | None = option(None, "peak learning rate of training; left out: the recipe's")
-    retrain_seeds: tuple[Seed, ...] = option((), "retrained models of each request; left out: the benchmark's")
+    own_retrained: bool = option(False, "requests within a pool have retrained models of their own")
 
     @classmethod
     def section(cls) -> str:

@@ -52,7 +52,7 @@ class Request:
         unseen: Positions of the test records that forget records are compared with: all, or those of the erased class.
         by_class: Whether a class is erased.
         parts: Where the request is a pool: positions of each of its disjoint requests.
-        within: The pool that its records are part of, and whose retrained models it is compared with.
+        within: The pool that its records are part of, where it is compared with that pool's retrained models.
     """
 
     name: str
@@ -188,7 +188,7 @@ def requests(split: Split, data: DataSet, matrix: Matrix) -> list[Request]:
     for fraction in matrix.fractions:
         name = f"random-{fraction * 100:g}%"
         found.append(
-            _part_of(pools[-1], split, fraction, name)
+            _part_of(pools[-1], split, fraction, name, own_retrained=data.own_retrained)
             if matrix.nested
             else random_request(split, fraction, seed=0, name=name)
         )
@@ -219,15 +219,15 @@ def random_request(split: Split, fraction: float, *, seed: int, name: str) -> Re
     return Request(name, forget, tuple(sorted(set(range(len(split.train))) - set(forget))), everything, everything)
 
 
-def _part_of(pool: Request, split: Split, fraction: float, name: str) -> Request:
-    """A random share of the training records that lies within a pool."""
+def _part_of(pool: Request, split: Split, fraction: float, name: str, *, own_retrained: bool) -> Request:
+    """A random share of the training records that lies within a pool; compared with the pool's retrained models, or its own."""
     count = max(1, round(fraction * len(split.train)))
     if count > len(pool.forget):
         what = f"{name} is {count} records, and the pool it is to be part of has {len(pool.forget)}"
         raise UsageError(Problem("bench.nested", what, "Pool more, or ask for fewer."))
     forget = tuple(sorted([position for part in pool.parts for position in part][:count]))
     retain = tuple(sorted(set(range(len(split.train))) - set(forget)))
-    return replace(pool, name=name, forget=forget, retain=retain, parts=(), within=pool)
+    return replace(pool, name=name, forget=forget, retain=retain, parts=(), within=None if own_retrained else pool)
 
 
 def _pool(split: Split, fraction: float, count: int) -> Request:

@@ -17,7 +17,8 @@ def same_kind(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is to be written to `file`, and what stands there: the same, where nothing does yet.
 
-    An option that is left at nothing (null, an empty text or list) is as if it were not there: older results do not know it.
+    An option that is left at nothing (null, false, an empty text or list) is as if it were not there: older results do not
+    know it.
 
     Args:
         file: The JSON; its folder is made.
@@ -41,4 +42,4 @@ def _given(value: Any) -> Any:
     """The value without options that are left at nothing."""
     if not isinstance(value, dict):
         return value
-    return {name: own for name, own in value.items() if own not in (None, "", [])}
+    return {name: own for name, own in value.items() if own or (own == 0 and own is not False)}

@@ -137,11 +137,9 @@ def _list_ids(out: Path, assets: Assets, wanted: Sequence[Request]) -> None:
     """Which records were used, by id: the data sets themselves are not ours to pass on."""
     split = assets.split
     sizes = {name: value for name, value in asdict(assets.config.matrix).items() if name not in _GROWING}
-    dataset = asdict(assets.config.data[assets.name])
-    sizes["retrain_seeds"] = dataset.pop("retrain_seeds") or sizes["retrain_seeds"]
     listed = {
         "labels": split.label_names,
-        "dataset": dataset,
+        "dataset": asdict(assets.config.data[assets.name]),
         "sizes": sizes,
         "base": assets.base_sha256,
         "recipe": asdict(assets.config.recipe),

@@ -87,6 +87,7 @@ def measured(
     if len(retrained) > 2:
         shifts = [float(np.abs(standardised_shift(values, margins)).mean()) for values in (own, before)]
         rows["per record"]["standardised"], rows["per record"]["original_standardised"] = shifts
+    rows["per record, never seen"] = _never_seen(several, original, retrained)
     rows["membership AUC"]["difference"] = _auc_difference(assets, several, retrained, parts)
     return {name: rounded(row) for name, row in rows.items()}
 
@@ -143,8 +144,20 @@ def _auc_difference(
     return {"value": found.value, "low": found.low, "high": found.high}
 
 
-def _clipped(tables: Tables) -> np.ndarray:
-    return np.clip(tables["forget"].record_margins, -CLIP, CLIP)
+def _never_seen(several: Sequence[Tables], original: Tables, retrained: list[Tables]) -> dict[str, Any]:
+    """The per-record difference on test records: what is left where there is nothing to forget."""
+    margins = np.array([_clipped(tables, "test") for tables in retrained])
+    mean = margins.mean(axis=0)
+    return {
+        "n": [len(mean)],
+        "gap": float(np.mean([np.abs(_clipped(tables, "test") - mean).mean() for tables in several])),
+        "original": float(np.abs(_clipped(original, "test") - mean).mean()),
+        "noise_floor": noise_floor(list(margins)),
+    }
+
+
+def _clipped(tables: Tables, group: str = "forget") -> np.ndarray:
+    return np.clip(tables[group].record_margins, -CLIP, CLIP)
 
 
 def rounded(row: dict[str, Any]) -> dict[str, Any]:
