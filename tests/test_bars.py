@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ def cell(value: float, *, original: float = 0.9, retrained: tuple[float, ...] = 
     figures: dict[str, Any] = {name: dict(figure) for name in GAPS}
     figures["membership AUC"]["difference"] = more.pop("difference", {"value": 0.01, "low": -0.02, "high": 0.029})
     figures["TPR at 1% FPR"] = {"value": 0.0, "original": 0.5, "retrained": [0.0, 0.0, 0.05], "n": [60, 100]}
+    figures["per record, never seen"] = {"gap": 0.3, "original": 0.25, "noise_floor": 0.2, "n": [100]}
     figures["per record"] = {"gap": 0.6, "original": 1.2, "noise_floor": 0.5, "n": [60]}
     cost = {"passes": 140.0, "checks": 10.0, "retraining": 1000.0, "passes_per_record": 2.3}
     return {
@@ -41,6 +43,7 @@ def test_bars_by_hand() -> None:
     assert bars_of([cell(0.56)])[1]["gap"] == pytest.approx(0.04)
     assert own["per_record"] == pytest.approx(1.2)
     assert original["per_record"] == pytest.approx(2.4)
+    assert (own["never_seen"], original["never_seen"]) == pytest.approx((1.5, 1.25))
     assert own["test_lost"] == pytest.approx(-0.05)
     assert own["auc"]["verdict"] == "as retrained"
     assert own["clears"] == {"gap": True, "test F1": True, "per record": True, "TPR": True, "cost": True}
@@ -109,5 +112,9 @@ def test_the_probe_sees_a_layer_that_gives_records_away() -> None:
     assert rows[1]["difference"]["low"] > 0.03
     assert rows[0]["difference"]["low"] < 0.0 < rows[0]["difference"]["high"]
     assert rows[1]["n"] == [60, 120]
+    bare = {group: replace(own, layers=None) for group, own in model(0.0).items()}
+    others = [model(0.0), bare, model(0.0)]
+    assert len(probed([model(1.0)], model(1.0), others, [np.arange(60)])[1]["retrained"]) == 2, "those that have states"
+    assert probed([model(1.0)], model(1.0), [bare], [np.arange(60)]) == []
     pooled = probed([model(1.0)] * 2, model(1.0), [model(0.0)] * 3, [np.arange(60), np.arange(60)])
     assert pooled[1]["n"] == [120, 120], "each request brings its own records and its share of the unseen"

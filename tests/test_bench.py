@@ -19,6 +19,7 @@ from conftest import Job, write_csv
 from expunge.bench.assets import Assets, Busy
 from expunge.bench.config import BenchConfig
 from expunge.bench.datasets import random_request, read_split, requests
+from expunge.bench.kinds import same_kind
 from expunge.bench.matrix import cells, run_matrix
 from expunge.bench.measuring import measured
 from expunge.bench.table import build_table, markdown, write_tables
@@ -109,6 +110,20 @@ def test_nested_requests_are_parts_of_the_pool_and_share_its_retrained_models(be
     assert not set(assets.groups(part)["retain"].input_ids[0]) - set(range(1000))
     assert assets.groups(part)["retain"].input_ids == assets.groups(pool)["retain"].input_ids, "none was in the pool"
     assert not list((bench.folder / "work").rglob("random*retrained*.npz"))
+    own, *_ = requests(split, replace(bench.config.data["toy"], own_retrained=True), matrix)
+    assert own.forget == part.forget
+    assert own.within is None, "compared with models retrained without these records alone"
+
+
+def test_results_go_on_after_an_option_was_added_but_not_when_one_is_set(tmp_path: Path) -> None:
+    before = {"dataset": {"task": "text-classification", "layers": 0}}
+    same_kind(tmp_path / "kind.json", before, "results of another kind")
+    (tmp_path / "kind.json").write_text(json.dumps(before), encoding="utf-8")
+    left = {**before["dataset"], "learning_rate": None, "own_retrained": False, "labels": ()}
+    same_kind(tmp_path / "kind.json", {"dataset": left}, "results of another kind")
+    for changed in ({**left, "own_retrained": True}, {**left, "learning_rate": 0.0}, {**left, "layers": 2}):
+        with pytest.raises(UsageError, match="dataset differ"):
+            same_kind(tmp_path / "kind.json", {"dataset": changed}, "results of another kind")
 
 
 def test_who_has_the_results_need_not_retrain(bench, job: Job) -> None:
@@ -242,6 +257,7 @@ def test_gap_and_noise_floor_by_hand() -> None:
     # Margins are clipped at 10: 0, 1 and 10, mean 11/3; |2 - 11/3| = 5/3; floor: (|0-5.5| + |1-5| + |10-.5|) / 3.
     assert found["per record"]["gap"] == pytest.approx(5 / 3, abs=1e-4)
     assert found["per record"]["noise_floor"] == pytest.approx((5.5 + 4 + 9.5) / 3, abs=1e-4)
+    assert found["per record, never seen"]["gap"] == found["per record"]["gap"], "here the same margins"
     assert found["membership AUC"]["value"] == 0.5
 
 

@@ -14,7 +14,7 @@ from expunge import KernelDeepCUT, models
 from expunge.config import StopConfig, TrainingConfig
 from expunge.errors import UsageError
 from expunge.models import head_of
-from expunge.record_targets import record_targets, whole_records
+from expunge.record_targets import class_effects, record_targets, whole_records
 from expunge.scoring import score
 from expunge.tiny_jobs import tag_job
 from expunge.unlearning import Unlearning
@@ -27,6 +27,16 @@ def test_a_records_log_odds_are_those_of_the_score_table() -> None:
     table = score(model, head_of(model, job.task, job.retain), job.retain, job.task)
     assert whole_records(table.margins, job.retain.offsets) == pytest.approx(table.record_margins)
     assert whole_records(np.array([1.0, -2.0]), [0, 1, 2]).tolist() == [1.0, -2.0], "one unit: its own"
+
+
+def test_class_effects_are_drawn_toward_the_mean_as_far_as_few_records_leave_them_open() -> None:
+    """Classes (0, 2) and (10, 12), grand mean 6: within 2, between 50 - 2 / 2 = 49, so +-5 times 2 / (2 + 2/49)."""
+    effects = class_effects(np.array([0.0, 2, 10, 12]), np.array([0, 0, 1, 1]), 3)
+    assert effects == pytest.approx([-5 * 2 / (2 + 2 / 49), 5 * 2 / (2 + 2 / 49), 0.0])
+    rng = np.random.default_rng(0)
+    noise = class_effects(rng.normal(size=400), np.arange(400) % 4, 4)
+    assert np.abs(noise).max() < 0.1, "classes that do not differ have next to no effect"
+    assert class_effects(np.ones(5), np.arange(5), 5).tolist() == [0] * 5, "one record a class says nothing"
 
 
 def test_a_target_is_the_log_odds_at_the_records_own_place() -> None:
@@ -42,16 +52,33 @@ def test_a_target_is_the_log_odds_at_the_records_own_place() -> None:
     assert found.unseen == known.unseen == list(range(49))
 
 
-def test_rare_classes_share_one_place() -> None:
-    """Ten classes of a few records each: the place is that among all of them, whatever the class."""
+def test_rare_classes_keep_their_own_level() -> None:
+    """Ten classes whose margins lie 3 nats apart and vary by .1: a target stays within its class."""
+    rng = np.random.default_rng(1)
+    classes = [np.arange(n) % 10 for n in (20, 100, 90)]
+    margins = [
+        3.0 * c + shift + 0.1 * rng.normal(size=len(c)) for c, shift in zip(classes, (6.0, 6.0, 1.0), strict=True)
+    ]
+    outputs = {}
+    for own, labels in zip(margins, classes, strict=True):
+        logits = np.full((len(own), 10), -np.log(9.0))
+        logits[np.arange(len(own)), labels] = own
+        outputs[len(own)] = logits
+    given = replace(context(*classes, outputs), classes=10)
+    found = record_targets(given, rewind=0.7, sample=100)
+    assert found.forget == pytest.approx(3.0 * classes[0] + 1.0, abs=0.6)
+
+
+def test_classes_of_two_or_three_records_share_one_place() -> None:
+    """The place is that among all records, whatever the class: so few say nothing of its level."""
     rng = np.random.default_rng(0)
     retained, never = np.sort(rng.normal(6, 1, 99)), np.sort(rng.normal(1, 2, 49))
     margins = {3: retained[[9, 49, 89]], 99: retained, 49: never}
     outputs = {}
     for count, own in margins.items():
-        outputs[count] = np.full((count, 10), -np.log(9.0))
-        outputs[count][np.arange(count), np.arange(count) % 10] = own
-    given = replace(context(*(np.arange(count) % 10 for count in margins), outputs), classes=10)
+        outputs[count] = np.full((count, 40), -np.log(39.0))
+        outputs[count][np.arange(count), np.arange(count) % 40] = own
+    given = replace(context(*(np.arange(count) % 40 for count in margins), outputs), classes=40)
     found = record_targets(given, rewind=0.7, sample=99)
     assert found.forget == pytest.approx(never[[4, 24, 44]], abs=0.05)
 

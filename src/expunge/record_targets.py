@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from expunge.methods.base import MethodContext
     from expunge.tasks.base import Encoded
 
-__all__ = ["RecordTargets", "clean_margins", "record_targets", "whole_records"]
+__all__ = ["RecordTargets", "class_effects", "clean_margins", "record_targets", "whole_records"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+_FEW = 5
+"""Records of a class from which its own level is taken; that of two or three is noise, however far it is drawn in."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,26 @@ def whole_records(margins: Floats, offsets: list[int]) -> Floats:
     return -loss - np.log(-np.expm1(-loss))
 
 
+def class_effects(values: Floats, classes: Integers, count: int) -> Floats:
+    """(C,) how far each class lies from the mean of all, drawn toward it as far as few records leave that open.
+
+    A class mean of n records is multiplied by n / (n + v), with v the variance within classes over that between them (the
+    best linear predictor of a random effect, Searle et al. 1992, section 7.3): 0 for a class without records.
+    """
+    counts = np.bincount(classes, minlength=count)
+    several = counts > 1
+    if not several.any() or (counts > 0).sum() < 2:
+        return np.zeros(count)
+    means = np.bincount(classes, values, minlength=count) / np.maximum(1, counts)
+    squares = np.bincount(classes, (values - means[classes]) ** 2, minlength=count)
+    within = float(squares.sum() / max(1, (counts - 1)[several].sum()))
+    there = counts > 0
+    between = float(means[there].var(ddof=1) - within * (1 / counts[there]).mean())
+    if between <= 0:
+        return np.zeros(count)
+    return np.where(there, (means - values.mean()) * counts / (counts + within / between), 0.0)
+
+
 def record_targets(
     context: MethodContext, *, rewind: float, sample: int, clean_weight: float = 0.0, spread: float = 1.0
 ) -> RecordTargets:
@@ -53,8 +76,8 @@ def record_targets(
 
     The place is read among retained records of its class under a rewound model (`MethodContext.rewound`; without a base,
     under the original), and blended with that among calibration records under a linear classifier on the base encoder, which
-    has seen neither. Classes that are rare among them share one place. A tagger's sentences have no class. Words of a class
-    that no retained record has are as likely as one class of all.
+    has seen neither. Where classes are rare, it is among all of them, less the effect of their class where a handful of records
+    tell it. A tagger's sentences have no class. Words of a class that no retained record has are as likely as one class of all.
 
     Args:
         context: What a method may use; passes are counted there.
@@ -78,9 +101,12 @@ def record_targets(
     own, seen = (_margins(context, rewound or context.model, part) for part in parts[:2])
     numbers = [np.bincount(c, minlength=count) for c in classes]
     common = (numbers[1] >= leave_out.LEAST) & (numbers[2] >= leave_out.LEAST)
+    levelled = ~common & (numbers[1] >= _FEW) & (numbers[2] >= _FEW)
 
     def placed(values: Floats, reference: Floats, which: int) -> Floats:
-        return leave_out.Groups(reference, classes[which], common).percentiles(values, classes[0])
+        shift = np.where(levelled, class_effects(reference, classes[which], count), 0.0)
+        groups = leave_out.Groups(reference - shift[classes[which]], classes[which], common)
+        return groups.percentiles(values - shift[classes[0]], classes[0])
 
     place, clean = placed(own, seen, 1), None
     if rewound is not None and clean_weight:
@@ -92,7 +118,9 @@ def record_targets(
             own, never = (whole_records(m, p.offsets) for m, p in zip(found, (context.forget, never_seen), strict=True))
             clean = placed(own, never, 3)
     place = ndtr(spread * ndtri(leave_out.blended(place, clean, clean_weight)))
-    target = leave_out.Groups(known, classes[2], common).quantiles(place, classes[0])
+    shift = np.where(levelled, class_effects(known, classes[2], count), 0.0)
+    groups = leave_out.Groups(known - shift[classes[2]], classes[2], common)
+    target = groups.quantiles(place, classes[0]) + shift[classes[0]]
     return RecordTargets(_of_erased(context, target), unseen, known)
 
 
