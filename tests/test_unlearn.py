@@ -59,10 +59,14 @@ def test_objects_in_five_lines(erased, objects, tmp_path: Path) -> None:
 
 
 def test_scores_are_probabilities(erased) -> None:
-    found = erased.score(["river w1", "engine w2", "violin"])
+    texts = ["river w1", "engine w2", "violin"]
+    found = erased.score(texts)
     assert found.shape == (3, 3)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
-    assert found.argmax(axis=1).tolist() == [0, 1, 2]
+    inputs = erased.prepared.task.tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        wanted = erased.model(**inputs).logits.softmax(-1).numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_paths_and_objects_give_the_same_model(erased, job: Job, objects) -> None:
@@ -146,7 +150,7 @@ def test_the_stop_rule_keeps_the_step_it_names(objects) -> None:
 
 def test_a_single_record_can_be_forgotten(objects) -> None:
     model, tokenizer, train, held_out, ids = objects
-    gentle = {**QUICK, "training": TrainingConfig(min_steps=30, learning_rate=5e-4), "stop": StopConfig(every=1)}
+    gentle = {**QUICK, "training": TrainingConfig(min_steps=10, learning_rate=1e-4), "stop": StopConfig(every=1)}
     found = unlearn(model, train, forget=ids[0], held_out=held_out, tokenizer=tokenizer, **gentle)
     assert found.record.data["forget"] == 1
     assert len(found.record.records) == 1
