@@ -77,17 +77,12 @@ def measured(
     order = np.concatenate(list(parts))
     margins = np.array([_clipped(tables)[order] for tables in retrained])
     own, before = np.concatenate([_clipped(tables) for tables in several]), _clipped(original)[order]
-    mean = margins.mean(axis=0)
-    rows["per record"] = {
-        "n": [len(own)],
-        "gap": float(np.abs(own - mean).mean()),
-        "original": float(np.abs(before - mean).mean()),
-        "noise_floor": noise_floor(list(margins)),
-    }
+    rows["per record"] = _apart(own, before, margins)
     if len(retrained) > 2:
         shifts = [float(np.abs(standardised_shift(values, margins)).mean()) for values in (own, before)]
         rows["per record"]["standardised"], rows["per record"]["original_standardised"] = shifts
-    rows["per record, never seen"] = _never_seen(several, original, retrained)
+    unseen = [np.array([_clipped(tables, "test") for tables in models]) for models in (several, retrained)]
+    rows["per record, never seen"] = _apart(unseen[0], _clipped(original, "test"), unseen[1])
     rows["membership AUC"]["difference"] = _auc_difference(assets, several, retrained, parts)
     return {name: rounded(row) for name, row in rows.items()}
 
@@ -144,15 +139,20 @@ def _auc_difference(
     return {"value": found.value, "low": found.low, "high": found.high}
 
 
-def _never_seen(several: Sequence[Tables], original: Tables, retrained: list[Tables]) -> dict[str, Any]:
-    """The per-record difference on test records: what is left where there is nothing to forget."""
-    margins = np.array([_clipped(tables, "test") for tables in retrained])
-    mean = margins.mean(axis=0)
+def _apart(own: np.ndarray, before: np.ndarray, retrained: np.ndarray) -> dict[str, Any]:
+    """Mean absolute difference of clipped margins, record by record, to the retrained models' mean; and their own.
+
+    Args:
+        own: (N,) margins of the unlearned model, or (R, N) of several.
+        before: (N,) of the original.
+        retrained: (M, N) of the retrained models.
+    """
+    mean = retrained.mean(axis=0)
     return {
         "n": [len(mean)],
-        "gap": float(np.mean([np.abs(_clipped(tables, "test") - mean).mean() for tables in several])),
-        "original": float(np.abs(_clipped(original, "test") - mean).mean()),
-        "noise_floor": noise_floor(list(margins)),
+        "gap": float(np.abs(own - mean).mean()),
+        "original": float(np.abs(before - mean).mean()),
+        "noise_floor": noise_floor(list(retrained)),
     }
 
 
