@@ -145,6 +145,25 @@ def test_it_costs_what_it_says(job: Job, block: int, clean: float) -> None:
     assert outcome.check_passes - first_look <= max(0.1 * expected, 3 * 64 / 3)
 
 
+def test_where_retraining_is_dear_it_takes_a_fourth_step_and_more_partners() -> None:
+    method, sizes = KernelDeepCUT(), (60, 1140, 400, 4)
+    plain = method.way(*sizes, None)
+    assert (len(plain.damping), plain.partners) == (3, 61), "60 forget records and a third of 4 classes"
+    assert method.way(*sizes, 4 * 1140.0) == plain, "a fourth step would cost more than 14 % of four epochs"
+    for epochs in (10, 20, 40):
+        retraining = epochs * 1140.0
+        way = method.way(*sizes, retraining)
+        assert len(way.damping) == 4
+        assert way.partners > plain.partners
+        passes, steps = method.expected(*sizes, retraining)
+        assert steps == 4
+        assert passes <= 0.14 * retraining
+        assert way.partners == 256 or passes + 9 > 0.14 * retraining, "one partner more a step would be too many"
+    few = KernelDeepCUT().way(12, 1188, 400, 4, 40 * 1188.0)
+    assert method._cost(12, 1188, 400, 4, few) <= 0.05 * 40 * 1188, "five times the request's share of the data"
+    assert KernelDeepCUT(partners=30).way(*sizes, 1e9).partners == 30, "what is set is kept"
+
+
 def test_without_calibration_records_it_says_so(job: Job) -> None:
     run = unlearning(job, KernelDeepCUT())
     with pytest.raises(UsageError, match="never trained on"):

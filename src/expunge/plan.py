@@ -153,7 +153,7 @@ def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float) -> 
     again = (whole or 0.0) * fitted
     if not isinstance(method, Method):
         classes = len(run.prepared.task.label_names) if forget.units is None else 1
-        expected = method.expected(len(forget), len(retain), len(encoded["calibration"]), classes)
+        expected = method.expected(len(forget), len(retain), len(encoded["calibration"]), classes, whole)
         passes, steps, checks = whole if type(method).__name__ == "Retrain" else None, None, 0.0
         if expected is not None:
             passes, steps = expected

@@ -96,7 +96,8 @@ class Unlearning:
     def _carry_out(self, model: Any) -> dict[str, Any]:
         sizes = len(self.forget), len(self.calibration)
         classes = len(self.label_names) if self.forget.units is None else 1
-        expected = self.method.expected(len(self.forget), len(self.retain), len(self.calibration), classes)
+        whole = None if self.recipe is None else self.recipe.epochs * len(self.retain)
+        expected = self.method.expected(len(self.forget), len(self.retain), len(self.calibration), classes, whole)
         if expected is None:
             look = self._look(samples(self.stop, *sizes))
         else:
@@ -129,7 +130,8 @@ class Unlearning:
         context = ProcedureContext(
             model=model, task=self.task, forget=self.forget, retain=self.retain, forget_ids=self.forget_ids,
             retain_ids=self.retain_ids, classes=classes, seed=self.seed, tune=tune, check=check, spend=spend, prepared=prepared,
-            note=history.append, fit=None if fitted is None else lambda records, seed: self._paid(*fitted(records, seed)),
+            note=history.append, retraining=whole,
+            fit=None if fitted is None else lambda records, seed: self._paid(*fitted(records, seed)),
         )  # fmt: skip
         result = self.method.run(context)
         self._passes += sum(cost() for cost in spent)

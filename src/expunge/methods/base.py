@@ -166,6 +166,7 @@ class ProcedureContext:
         spend: Counts example-passes that the procedure makes on its own.
         prepared: -> what a method may use before its first step, of which the targets are made. Counted.
         note: Takes a row of figures for the log, such as a step's parts.
+        retraining: Example-passes of one retraining, where the recipe is known.
     """
 
     model: Any
@@ -182,6 +183,7 @@ class ProcedureContext:
     spend: Callable[[float], None]
     prepared: Callable[[], MethodContext]
     note: Callable[[dict[str, float]], None]
+    retraining: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,12 +200,15 @@ class Procedure(Options):
     def section(cls) -> str:
         return "method"
 
-    def expected(self, forget: int, retain: int, calibration: int, classes: int) -> tuple[float, int] | None:
+    def expected(
+        self, forget: int, retain: int, calibration: int, classes: int, retraining: float | None = None
+    ) -> tuple[float, int] | None:
         """Example-passes at most and candidates it will have checked, where that is known from the sizes of the groups.
 
-        `classes` is as in `ProcedureContext`. Checks then take samples such that they cost no more than a tenth of this.
+        `classes` and `retraining` are as in `ProcedureContext`. Checks then take samples such that they cost no more than a
+        tenth of this.
         """
-        del forget, retain, calibration, classes
+        del forget, retain, calibration, classes, retraining
         return None
 
     @abstractmethod

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from annotated_types import MinLen
 
 from expunge.errors import Problem, UsageError
 from expunge.methods.base import Procedure, ProcedureContext
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["KernelDeepCUT"]
 
+_DAMPING = (0.3, 0.1, 0.03)
+_PATIENT = (0.5, 0.3, 0.1, 0.05)
+_SHARE = 0.14
 _CLIP = 3.0
 """Nats a record is moved in one step at most: beyond, the first order says little."""
 _NEAR = 0.1
@@ -29,6 +31,19 @@ _NEAR = 0.1
 _NOISE = 0.1
 """How much worse than the best step a later one may look and still be kept: checks are of small samples, and each step is
 nearer to the targets, which know more."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """The steps of a run.
+
+    Attributes:
+        damping: Of the forget records' equations, one a step.
+        partners: Retained, and calibration, partners of each block of forget records in a step.
+    """
+
+    damping: tuple[float, ...]
+    partners: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +79,16 @@ class KernelDeepCUT(Procedure):
         0.7
     """
 
-    damping: Annotated[tuple[Positive, ...], MinLen(1)] = option(
-        (0.3, 0.1, 0.03), "of the forget records' equations, one a step: how little their targets are insisted on"
+    damping: tuple[Positive, ...] = option(
+        (),
+        "of the forget records' equations, one a step: how little their targets are insisted on; left out: .3, .1, .03, or "
+        "where retraining is dear .5, .3, .1, .05",
     )
     hold: Positive = option(0.05, "damping of the partners' equations")
     partners: NonNegativeInt = option(
         0,
-        "retained, and calibration, partners of a step; 0: as many as its forget records, 24 to 256, and half a class",
+        "retained, and calibration, partners of a step; 0: as many as its forget records, 24 to 256, and a third of the "
+        "classes; more where retraining is dear",
     )
     block: PositiveInt = option(256, "forget records solved for together")
     rewind: Probability = option(
@@ -83,21 +101,40 @@ class KernelDeepCUT(Procedure):
         "retained, and calibration, records that places are read among; 0: three a forget record, two a class, 96 to 1024",
     )
 
-    def expected(self, forget: int, retain: int, calibration: int, classes: int) -> tuple[float, int]:
-        steps, passes, blocks = len(self.damping), 0.0, self._blocks(forget)
-        held = min(self._partners(max(blocks), classes), retain)
-        for size in blocks:
-            passes += steps * (size + held + min(self._partners(size, classes), calibration))
-        passes += (steps * len(blocks) - 1) * held / 3
-        seen, unseen = (min(self._sample(forget, classes), there) for there in (retain, calibration))
-        clean = self.clean_weight > 0
-        return passes + ((1 + clean) * (forget + seen + unseen)) / 3, steps
+    def expected(
+        self, forget: int, retain: int, calibration: int, classes: int, retraining: float | None = None
+    ) -> tuple[float, int]:
+        way = self.way(forget, retain, calibration, classes, retraining)
+        return self._cost(forget, retain, calibration, classes, way), len(way.damping)
+
+    def way(self, forget: int, retain: int, calibration: int, classes: int, retraining: float | None) -> Way:
+        """The steps to take; `retraining` is its example-passes, where they are known.
+
+        Partners beyond the least and a fourth step keep more of the rest in place. They are taken where all comes to no more
+        than `_SHARE` of retraining, and than five times the request's share of the training data.
+        """
+        least = min(256, max(24, *self._blocks(forget))) + classes // 3
+        own = Way(self.damping or _DAMPING, self.partners or least)
+        if retraining is None or self.damping or self.partners:
+            return own
+        allowed = retraining * min(_SHARE, 5 * forget / max(1, forget + retain))
+        found = own
+        for partners in range(own.partners, 257):
+            wider = Way(_PATIENT, partners)
+            if self._cost(forget, retain, calibration, classes, wider) > allowed:
+                break
+            found = wider
+        return found
+
+    def _cost(self, forget: int, retain: int, calibration: int, classes: int, way: Way) -> float:
+        steps, blocks = len(way.damping), self._blocks(forget)
+        held, unseen = min(way.partners, retain), min(way.partners, calibration)
+        passes = steps * sum(size + held + unseen for size in blocks) + (steps * len(blocks) - 1) * held / 3
+        targets = forget + sum(min(self._sample(forget, classes), there) for there in (retain, calibration))
+        return passes + (1 + (self.clean_weight > 0)) * targets / 3
 
     def _blocks(self, forget: int) -> list[int]:
         return [len(part) for part in np.array_split(np.arange(forget), -(-forget // self.block))]
-
-    def _partners(self, forget: int, classes: int) -> int:
-        return self.partners or min(256, max(24, forget)) + classes // 3
 
     def _sample(self, forget: int, classes: int) -> int:
         return self.sample or min(1024, max(96, 3 * forget, 2 * classes))
@@ -116,7 +153,7 @@ class KernelDeepCUT(Procedure):
         solver = _Solver(self, context, targets, given.calibration)
         checks = [context.check(context.model, 0)]
         kept: dict[str, Tensor] = {}
-        for step, damping in enumerate(self.damping, start=1):
+        for step, damping in enumerate(solver.way.damping, start=1):
             away = solver.step(step, damping)
             checks.append(context.check(context.model, step))
             if distance(checks[-1], checks[0]) <= distance(best(checks), checks[0]) + _NOISE:
@@ -141,8 +178,11 @@ class _Solver:
         self._blocks = np.array_split(
             self._rng.permutation(len(context.forget)), len(method._blocks(len(context.forget)))
         )
-        steps = len(method.damping) * len(self._blocks)
-        count = min(method._partners(max(map(len, self._blocks)), context.classes), len(context.retain))
+        self.way = method.way(
+            len(context.forget), len(context.retain), len(calibration), context.classes, context.retraining
+        )
+        steps = len(self.way.damping) * len(self._blocks)
+        count = min(self.way.partners, len(context.retain))
         self._held = [self._drawn(len(context.retain), count) for _ in range(steps)]
         self._reference = self._scored([place for held in self._held[1:] for place in held])
 
@@ -177,7 +217,7 @@ class _Solver:
 
         context, targets = self._context, self._targets
         held = self._held[(number - 1) * len(self._blocks) + place]
-        few = min(self._method._partners(len(block), context.classes), len(targets.unseen))
+        few = min(self.way.partners, len(targets.unseen))
         unseen = sorted(self._rng.choice(len(targets.unseen), few, replace=False).tolist())
         rows = rows_of(
             context.model, self._head, context.task,
