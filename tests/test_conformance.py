@@ -17,7 +17,7 @@ from expunge.audits.base import Audit, AuditContext, AuditResult
 from expunge.audits.membership import Membership
 from expunge.methods.base import Method, MethodContext, Procedure, State
 from expunge.record import Measurement
-from expunge.scoring import Step
+from expunge.step import Step
 from expunge.testing import check_audit, check_method
 from expunge.tiny_jobs import text_job
 
@@ -38,7 +38,15 @@ def test_every_method_conforms(name: str) -> None:
 
 def test_methods_say_where_they_push_forget_units() -> None:
     found = {n: getattr(registry.find("methods", n), "pushes", None) for n in registry.names("methods")}
-    assert {name for name, where in found.items() if where == "elsewhere"} == {"deepcut-calibrated", "kga", "scrub"}
+    assert {name for name, where in found.items() if where == "elsewhere"} == {
+        "altpo",
+        "deepcut-calibrated",
+        "dpo",
+        "kga",
+        "pdu",
+        "rmu",
+        "scrub",
+    }
     assert {name for name, where in found.items() if where == "nowhere"} == {"finetune"}
     assert {name for name, where in found.items() if where is None} == {
         "deepcut-kernel",

@@ -16,7 +16,7 @@ from expunge.data.sources import read
 from expunge.errors import UsageError
 from expunge.leave_out import margins_of
 from expunge.methods.base import MethodContext
-from expunge.scoring import Scores, Step
+from expunge.step import Scores, Step
 from expunge.tasks.base import Encoded
 from expunge.tasks.text_classification import TextClassification
 from expunge.testing import tiny_tokenizer
@@ -26,12 +26,22 @@ NAMES = ("water", "machine", "music")
 TASK = TextClassification(tiny_tokenizer(), 48, NAMES)
 
 
+class Told:
+    """Reference logits as they are given, one row a unit of the group."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.rows = logits
+
+    def logits(self, group: str, records: torch.Tensor, units: torch.Tensor) -> torch.Tensor:
+        return self.rows[units]
+
+
 def scores(logits: list[list[float]], labels: list[int], group: str, reference: torch.Tensor | None = None) -> Scores:
     place = torch.arange(len(labels))
     values = torch.tensor(logits)
     return Scores(
         hidden=values, logits=values, labels=torch.tensor(labels), record_index=place, unit_index=place,
-        allowed=CalibratedDeepCUT.needs, group=group, reference=None if reference is None else lambda *_: reference,
+        allowed=CalibratedDeepCUT.needs, group=group, reference=None if reference is None else Told(reference),
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from expunge import DeepCUT, FineTune, GradientAscent
 from expunge.config import StopConfig
 from expunge.looking import SHARE, Look, Schedule, rows_a_step, schedule
 from expunge.models import head_of
-from expunge.scoring import Scores, score
+from expunge.scoring import score
+from expunge.step import Scores
 from expunge.tasks.base import Encoded
 from expunge.tasks.text_classification import TextClassification
 from expunge.testing import tiny_classifier, tiny_tokenizer, toy_records

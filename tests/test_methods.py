@@ -32,7 +32,7 @@ from expunge import (
 )
 from expunge.methods.base import Method, MethodContext, ProcedureContext
 from expunge.methods.salun import saliency
-from expunge.scoring import Scores, Step
+from expunge.step import Scores, Step
 from expunge.stopping import Check
 from expunge.tasks.base import Encoded
 from expunge.tasks.text_classification import TextClassification
@@ -41,6 +41,16 @@ from expunge.testing import tiny_tokenizer, toy_records
 NAMES = ("water", "machine", "music")
 TASK = TextClassification(tiny_tokenizer(), 48, NAMES)
 UNIFORM, THREE_TO_ONE = [[0.0, 0.0]], [[log(3), 0.0]]
+
+
+class Told:
+    """Reference logits as they are given, one row a unit of the group."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.rows = logits
+
+    def logits(self, group: str, records: torch.Tensor, units: torch.Tensor) -> torch.Tensor:
+        return self.rows[units]
 
 
 def encoded(count: int, seed: int) -> Encoded:
@@ -60,15 +70,15 @@ def scores(
         unit_index=torch.tensor(index if index is not None else list(range(len(labels)))),
         allowed=needs,
         group=group,
-        reference=None if reference is None else lambda _, units: torch.tensor(reference, dtype=torch.float64)[units],
+        reference=None if reference is None else Told(torch.tensor(reference, dtype=torch.float64)),
     )
 
 
 def pair(method: Method, forget, retain, *, teacher=None, number=0, **state) -> Step:
     """One unit of class 0 in each group, with these logits over two classes, and these of the original."""
     return Step(
-        scores("forget", [[1.0, 0.0]], [0], method.needs, logits=forget, reference=teacher),
-        scores("retain", [[0.0, 1.0]], [0], method.needs, logits=retain, reference=teacher),
+        scores("forget", [[1.0, 0.0]], [0], method.reads, logits=forget, reference=teacher),
+        scores("retain", [[0.0, 1.0]], [0], method.reads, logits=retain, reference=teacher),
         number,
         {
             name: torch.as_tensor(value, dtype=torch.float64 if name != "labels" else None)
@@ -90,8 +100,8 @@ def step(method: Method, **changes) -> Step:
     Cosines: with the same class 0, with the other class 1. Logits are uniform over two classes: each CE is log 2.
     """
     flat = [[0.0, 0.0]]
-    forget = scores("forget", [[1.0, 0.0]], [0], method.needs, logits=flat)
-    retain = scores("retain", [[0.0, 2.0], [3.0, 0.0]], [0, 1], method.needs, logits=flat * 2)
+    forget = scores("forget", [[1.0, 0.0]], [0], method.reads, logits=flat)
+    retain = scores("retain", [[0.0, 2.0], [3.0, 0.0]], [0, 1], method.reads, logits=flat * 2)
     return Step(**{"forget": forget, "retain": retain, "number": 0, **changes})
 
 
@@ -109,7 +119,7 @@ def test_deepcut_with_own_views_by_hand() -> None:
     # First anchor: other class (3, 0) has cosine 1: log(1 + e^(0-1)) = 0.313262.
     # Second anchor: other class has cosine 0: log(1 + e^0) = 0.693147. Mean 0.503204.
     method = DeepCUT(gamma=1.0, temperature=1.0, partners="views", views=2)
-    forget = scores("forget", [[1.0, 0.0], [0.0, 1.0]], [0, 0], method.needs, index=[0, 0])
+    forget = scores("forget", [[1.0, 0.0], [0.0, 1.0]], [0, 0], method.reads, index=[0, 0])
     parts = method.loss(step(method, forget=forget))
     assert parts["forget"].item() == pytest.approx(0.503204, abs=1e-5)
 
@@ -118,7 +128,7 @@ def test_deepcut_with_both_kinds_of_partners_by_hand() -> None:
     # As above, and the retained same-class unit (0, 2): cosine 0 with the first view, 1 with the second.
     # First: log[(e^1 + e^0 + e^0) / e^1] = log(1 + 2 e^-1) = 0.551445; second: log[(e^0 + e^0 + e^1)/e^0] = 1.551445.
     method = DeepCUT(gamma=1.0, temperature=1.0, partners="both")
-    forget = scores("forget", [[1.0, 0.0], [0.0, 1.0]], [0, 0], method.needs, index=[0, 0])
+    forget = scores("forget", [[1.0, 0.0], [0.0, 1.0]], [0, 0], method.reads, index=[0, 0])
     parts = method.loss(step(method, forget=forget))
     assert parts["forget"].item() == pytest.approx((0.551445 + 1.551445) / 2, abs=1e-5)
 
@@ -127,7 +137,7 @@ def test_contrastive_terms_send_the_forget_unit_to_the_other_class() -> None:
     # The anchor is at (1, 1): as near to (0, 2), of its class, as to (3, 0), of the other (cosines 1/sqrt 2). Only its
     # direction counts, so it can go along (1, -1), to the other class, or along (-1, 1).
     for method in (DeepCUT(temperature=1.0), ContrastiveUnlearning(temperature=1.0)):
-        given = step(method, forget=scores("forget", [[1.0, 1.0]], [0], method.needs))
+        given = step(method, forget=scores("forget", [[1.0, 1.0]], [0], method.reads))
         method.loss(given)["forget"].backward()
         gradient = given.forget.hidden.grad
         assert gradient is not None

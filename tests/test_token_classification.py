@@ -18,7 +18,8 @@ from expunge.methods.deepcut import DeepCUT
 from expunge.methods.gradient_difference import GradientDifference
 from expunge.models import find_head
 from expunge.partner_queue import PartnerQueue
-from expunge.scoring import Scores, Step, score
+from expunge.scoring import score
+from expunge.step import Scores, Step
 from expunge.tasks.base import IGNORED, Encoded
 from expunge.tasks.token_classification import TokenClassification
 from expunge.testing import FAMILIES, TAGS, tiny_tagger, tiny_tokenizer, toy_sentences
@@ -172,7 +173,7 @@ def units(tags: list[int], method: Any, group: str, queued: Any = None, seed: in
     index = torch.arange(len(tags)).repeat(views)
     scores = Scores(
         hidden=hidden, logits=logits, labels=torch.tensor(tags).repeat(views), record_index=index, unit_index=index,
-        allowed=method.needs, group=group, queued=queued,
+        allowed=method.reads, group=group, queued=queued,
     )  # fmt: skip
     return scores, [hidden, logits]
 

@@ -137,7 +137,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, accumulation: i
     from expunge.models import Head
 
     with (
-        patch("expunge.trainer.find_head", return_value=Head(head, 0)),
+        patch("expunge.trainer.head_of", return_value=Head(head, 0)),
         pytest.raises(NonFiniteLossError, match=r"step 1 \(retain = nan, forget = .*learning_rate"),
     ):
         train(tmp_path, DeepCUT(), batch=4, accumulation=accumulation, model=model)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from expunge import registry, suitability
+from expunge import adapter, registry, suitability
 from expunge.config import Recipe, RequestConfig, RunConfig
 from expunge.data import sources
 from expunge.data.held_out import again, overlapping, split_halves
@@ -15,8 +15,10 @@ from expunge.data.near_duplicates import alike
 from expunge.data.records import Records, content_ids, is_text
 from expunge.data.request import Resolved, matching, mentioning, read_request, resolve, with_more
 from expunge.errors import Collector, Problem, UsageError
+from expunge.methods.base import Method
 from expunge.privacy import pseudonym, read_salt, salt_path
 from expunge.sisa.request import manifest_of, still_there
+from expunge.tasks.generation import template_problems
 from expunge.tasks.kinds import Task
 from expunge.tasks.text_classification import TextClassification
 
@@ -110,8 +112,13 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     found = Collector()
     found.problems.extend(extra)
     model_config, tokenizer, task = suitability.original(config, inputs.model, inputs.tokenizer, found)
-    config = _with_columns(config, task or TextClassification)
-    names = found.run(suitability.label_names, config, model_config) if model_config is not None else None
+    config = _with_columns(config, task or TextClassification, inputs)
+    names = None
+    if model_config is not None and task is not None and (tokenizer is not None or not task.of_tokens):
+        names = found.run(task.names, model_config, tokenizer, config.data.labels)
+    found.problems.extend(template_problems(config.model.template))
+    found.problems.extend(_fits(config, task, model_config))
+    found.problems.extend(adapter.problems(config.training.lora_rank))
     kind = Kind(task, names) if task is not None and names else None
     training = found.run(read_columns, config, inputs.train, config.data.train, "data.train", config.data.train_split)
     train = found.run(read_records, training, config, kind, "data.train", True) if training and kind else None
@@ -126,7 +133,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     if config.request.neighbours is not None and config.retrain.base is None:
         way_out = "Name the model the original was fine-tuned from: --base PATH."
         found.problems.append(Problem("request.neighbours", "there is no base model to compare texts in", way_out))
-    audits = found.run(_audits, config)
+    audits = found.run(_audits, config, task)
     max_length = None
     if tokenizer and model_config:
         max_length = found.run(suitability.max_length, config, recipe, tokenizer, model_config)
@@ -136,6 +143,10 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     manifest = found.run(manifest_of, config.model.path, inputs.model)
     if manifest is not None and train is not None and request is not None:
         request = found.run(still_there, manifest, train.ids, request, ids, salt)
+    if train is not None and halves is not None and kind is not None and max_length is not None and not found.problems:
+        made = kind.made(config, tokenizer, max_length)
+        for where, records in (("data.train", train), ("data.held_out", halves[0]), ("data.held_out", halves[1])):
+            found.problems.extend(found.run(made.misfits, records, where) or [])
     found.finish()
     salt = salt or read_salt()  # made now, when nothing else is wrong
     assert max_length is not None
@@ -146,11 +157,11 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     if config.request.neighbours is not None:
         from expunge.neighbours import neighbours
 
-        task_ = kind.task(tokenizer, max_length, kind.names)
+        task_ = kind.made(config, tokenizer, max_length)
         request = with_more(train, request, neighbours(config, task_, train, request))
     calibration, evaluation, halved, dropped, near = halves
     return Prepared(
-        config=config, task=kind.task(tokenizer, max_length, kind.names), train=train, request=request,
+        config=config, task=kind.made(config, tokenizer, max_length), train=train, request=request,
         calibration=calibration, evaluation=evaluation, halved=halved, dropped=dropped, recipe=recipe,
         audits=audits, salt=salt, model=inputs.model, near_held_out=near,
     )  # fmt: skip
@@ -163,11 +174,40 @@ class Kind:
     task: type[Task]
     names: tuple[str, ...]
 
+    def made(self, config: RunConfig, tokenizer: Any, max_length: int) -> Task:
+        """The task itself."""
+        return self.task(tokenizer, max_length, self.names, **self.task.settings(config.model))  # pyright: ignore[reportCallIssue]
 
-def _with_columns(config: RunConfig, task: type[Task]) -> RunConfig:
+
+def _with_columns(config: RunConfig, task: type[Task], inputs: Inputs) -> RunConfig:
+    """The columns named, else the task's own, else the first others that the training data has."""
     data = config.data
-    own = {"text": data.text or task.text_columns, "label": data.label or task.label_column}
-    return replace(config, data=replace(data, **own))
+    text, label = data.text or task.text_columns, task.label_column if data.label is None else data.label
+    if task.other_columns and not data.text and data.label is None:
+        try:
+            source = inputs.train if inputs.train is not None else data.train
+            there = sources.read(source, where="data.train", split=data.train_split, file_format=data.format)
+        except UsageError:  # reported where the data is read
+            there = {}
+        for own_text, own_label in ((text, label), *task.other_columns):
+            if all(name in there for name in (*own_text, own_label) if name):
+                text, label = own_text, own_label
+                break
+    elif data.label is None:
+        label = dict(task.other_columns).get(data.text, label)
+    return replace(config, data=replace(data, text=text, label=label))
+
+
+def _fits(config: RunConfig, task: type[Task] | None, model_config: Any) -> list[Problem]:
+    """Methods that only know classes, for a model that writes tokens, or the other way round."""
+    if task is None:
+        return []
+    needed = "tokens" if task.of_tokens else "classes"
+    if needed in config.method.units:
+        return config.method.misfits(model_config) if isinstance(config.method, Method) else []
+    known = [n for n in registry.names("methods") if needed in registry.find("methods", n).units]
+    name = registry.name_of("methods", type(config.method))
+    return [Problem("method.name", f"{name} does not work for a {task.noun}", f"These do: {', '.join(known)}.")]
 
 
 def _selected(
@@ -198,13 +238,17 @@ def read_columns(config: RunConfig, given: Any, path: str, where: str, split: st
     if isinstance(source, str) and not source:
         raise UsageError(Problem(where, "no data is named", f"Set {where} to a file, a saved dataset or a hub id."))
     columns = sources.read(source, where=where, split=split, file_format=config.data.format)
-    wanted = [*config.data.text, config.data.label]
+    wanted = _columns(config)
     if config.data.id is not None and where == "data.train":
         wanted.append(config.data.id)
     problems = sources.pick(columns, wanted, where=where, source=source)
     if problems:
         raise UsageError(problems)
     return columns
+
+
+def _columns(config: RunConfig) -> list[str]:
+    return [name for name in (*config.data.text, config.data.label) if name]
 
 
 def read_records(columns: sources.Columns, config: RunConfig, kind: Kind, where: str, with_ids: bool) -> Records:
@@ -255,7 +299,7 @@ def _id_text(value: Any) -> str:
 
 def _content_key(config: RunConfig, kind: Kind | None) -> Any:
     def key(columns: sources.Columns) -> list[str]:
-        wanted = [*config.data.text, config.data.label]
+        wanted = _columns(config)
         if problems := sources.pick(columns, wanted, where="request.file", source=config.request.file):
             raise UsageError(problems)
         if kind is None:
@@ -323,8 +367,9 @@ def _nearly(forget: Records, held_out: Records, threshold: float) -> set[int]:
     return {place for _, place, _ in alike(forget.texts, held_out.texts, threshold, of_words=held_out.of_words)}
 
 
-def _audits(config: RunConfig) -> dict[str, Any]:
+def _audits(config: RunConfig, task: type[Task] | None) -> dict[str, Any]:
     found = Collector()
-    audits = {name: found.run(registry.find, "audits", name) for name in dict.fromkeys(config.audit.audits)}
+    named = config.audit.audits or (task.audits if task is not None else ())
+    audits = {name: found.run(registry.find, "audits", name) for name in dict.fromkeys(named)}
     found.finish()
     return {name: audit() for name, audit in audits.items()}

@@ -57,6 +57,11 @@ class ModelConfig(_Section):
     max_length: PositiveInt | None = option(
         None, "tokens a record is cut to; left out: the recipe's, else the tokenizer's own limit"
     )
+    template: str | None = option(
+        None,
+        "causal LM: how prompt and answer were joined, such as 'Question: {prompt}\\nAnswer: {answer}'; left out: the chat "
+        "template, else a line break",
+    )
     trust_remote_code: bool = option(False, "run code that comes with the model; leave off unless you trust its author")
 
 
@@ -72,8 +77,14 @@ class DataConfig(_Section):
     format: Literal["conll"] | None = option(
         None, "conll: text files hold a word and its tag a line, whatever their suffix"
     )
-    text: tuple[str, ...] = option((), "text column, two for a text pair; left out: text, or tokens for a tagger")
-    label: str | None = option(None, "label column (names or class numbers); left out: label, or ner_tags for a tagger")
+    text: tuple[str, ...] = option(
+        (), "text column, two for a text pair; left out: text; tokens for a tagger; prompt for a causal LM"
+    )
+    label: str | None = option(
+        None,
+        "label column (names or class numbers); left out: label; ner_tags for a tagger; for a causal LM the column of the "
+        "answers, left out: answer ('' for plain texts)",
+    )
     labels: tuple[str, ...] = option((), "class names in the model's order, where the model only has LABEL_0 ...")
     id: str | None = option(None, "id column; left out: ids are content hashes")
     overlap: Literal["refuse", "drop"] = option("refuse", "held-out records that are also in training: refuse or drop")
@@ -117,6 +128,12 @@ class TrainingConfig(_Section):
     scheduler: Scheduler = option("constant", "learning-rate schedule")
     max_grad_norm: NonNegative = option(1.0, "gradient clipping; 0 turns it off")
     precision: Precision = option("float32", "arithmetic of the forward pass")
+    lora_rank: NonNegativeInt = option(
+        0, "train low-rank updates of this rank (needs peft) and merge them; 0: all weights"
+    )
+    cache: str | None = option(
+        None, "causal LM: folder that keeps the original's outputs for further runs; left out: not kept"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -163,9 +180,7 @@ class RetrainConfig(_Section):
 class AuditConfig(_Section):
     """What is measured, and what a pipeline insists on."""
 
-    audits: tuple[str, ...] = option(
-        ("utility", "membership", "rmia", "agreement", "likelihood", "retained-side", "latent-map"), "audits to run"
-    )
+    audits: tuple[str, ...] = option((), "audits to run; left out: those that fit the model and cost no further pass")
     retain_sample: PositiveInt = option(2000, "retain records scored, at most")
     bootstrap: PositiveInt = option(1000, "resamples behind each interval")
     confidence: Fraction = option(0.95, "confidence level of the intervals")

@@ -16,23 +16,18 @@ from transformers import PrinterCallback
 
 from expunge import losses
 from expunge.config import TrainingConfig
+from expunge.conformance_stage import BATCH, Stage, given, require
 from expunge.errors import UndeclaredNeedError
 from expunge.fit import arguments
-from expunge.methods.base import NEEDS, Method, Procedure
-from expunge.models import head_of
+from expunge.methods.base import GROUPS, NEEDS, Method, Procedure
 from expunge.options import Options
-from expunge.preparation import Preparation, prepared_state
-from expunge.reference import Reference
-from expunge.scoring import Scores, Step
-from expunge.tasks.base import Encoded
-from expunge.tiny_jobs import TinyJob, tag_job, text_job
+from expunge.tiny_jobs import TinyJob, answer_job, tag_job, text_job
+from expunge.token_head import TokenHead
 from expunge.trainer import UnlearnTrainer
 
 __all__ = ["check_method", "check_options", "require", "rule"]
 
 _SECTIONS = ("Formula:", "Source:", "Ours:", "Failure signs:", "Example:")
-_BATCH = 4
-_GROUPS = ("forget", "retain")
 
 
 def check_method(method: Any, *, tasks: Sequence[TinyJob] | None = None) -> None:
@@ -46,7 +41,8 @@ def check_method(method: Any, *, tasks: Sequence[TinyJob] | None = None) -> None
 
     Args:
         method: A subclass of `Method` or `Procedure`, or an instance whose settings are to be checked.
-        tasks: What to check it on; left out: a tiny text classifier and a tiny tagger.
+        tasks: What to check it on; left out: a tiny text classifier and a tiny tagger where it knows `classes`, a tiny language
+            model where it knows `tokens`.
 
     Raises:
         AssertionError: A rule is broken; the message names the method, the rule and the task.
@@ -61,7 +57,8 @@ def check_method(method: Any, *, tasks: Sequence[TinyJob] | None = None) -> None
     built = method if isinstance(method, Method) else cls()
     with rule(cls, "`needs` names things a step can carry"):
         require(built.needs <= NEEDS, f"unknown: {sorted(built.needs - NEEDS)}; known: {sorted(NEEDS)}")
-    for job in tasks if tasks is not None else [text_job(), tag_job()]:
+    own = {"classes": (text_job, tag_job), "tokens": (answer_job,)}
+    for job in tasks if tasks is not None else [job() for kind in sorted(built.units) for job in own[kind]]:
         with torch.random.fork_rng():
             for checked, statement in _RULES:
                 with rule(cls, f"{statement} ({job.name})"):
@@ -98,81 +95,6 @@ def rule(cls: type, statement: str) -> Iterator[None]:
         raise AssertionError(f"{cls.__name__} breaks the rule that {statement}: {detail}") from error
 
 
-def require(holds: bool, detail: str) -> None:
-    if not holds:  # no `assert`: python -O would leave it out
-        raise AssertionError(detail)
-
-
-class _Stage:
-    """A method prepared on a job, and steps of it at will.
-
-    The model has moved away from the original since, or every divergence between the two would be 0.
-    """
-
-    def __init__(self, method: Method, job: TinyJob, order: Sequence[int] | None = None) -> None:
-        self.method, self.job = method, job
-        self.order = list(order if order is not None else range(len(job.forget)))
-        self.records = {"forget": job.forget.take(self.order), "retain": job.retain}
-        self.model = job.model(0).eval()
-        self.head = head_of(self.model, job.task, job.retain)
-        self.reference = Reference(self.model, job.task, self.records)
-        self.a_pass = -(-len(job.forget) // _BATCH)
-        before = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        self.state, _ = prepared_state(
-            method, self.model, job.task, self.records["forget"], job.retain, _given(method, job, self.order),
-            seed=0, steps_per_pass=self.a_pass,
-        )  # fmt: skip
-        require(
-            all(torch.equal(before[n], p) and p.grad is None for n, p in self.model.named_parameters()),
-            "`prepare` changed the model",
-        )
-        noise = torch.Generator().manual_seed(1)
-        with torch.no_grad():
-            for parameter in self.model.parameters():
-                parameter.add_(torch.randn(parameter.shape, generator=noise, dtype=parameter.dtype), alpha=0.05)
-
-    def numbers(self) -> list[int]:
-        """A step of each phase: the first two, and the first of every set of groups within twenty passes."""
-        first: dict[frozenset[str], int] = {}
-        for number in range(20 * self.a_pass):
-            first.setdefault(frozenset(self.method.groups(number, self.a_pass)), number)
-        return sorted({0, 1, *first.values()})
-
-    def step(
-        self, number: int, forget: Sequence[int] = (0, 1, 2, 3), retain: Sequence[int] = tuple(range(9)), *,
-        length: int | None = None, allowed: frozenset[str] | None = None,
-        change: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor, labels: tuple[int, int] | None = None,
-    ) -> Step:  # fmt: skip
-        """One step on records at these positions of the job; a group that the method does not read is empty."""
-        read = self.method.groups(number, self.a_pass)
-        places = {"forget": [self.order.index(i) for i in forget], "retain": list(retain)}
-        made = {}
-        for place, group in enumerate(_GROUPS):
-            views = getattr(self.method, "views", 1) if group == "forget" else 1
-            batch = self.job.task.collate(self.records[group], places[group], views=views, length=length)
-            outputs = self.head.run(self.model, batch) if group in read else (torch.zeros(0), torch.zeros(0))
-            none = slice(None) if group in read else slice(0)
-            wanted = batch.labels[none] if labels is None else torch.full_like(batch.labels[none], labels[place])
-            hidden, logits = (change(group, tensor) for tensor in outputs)
-            made[group] = Scores(
-                hidden=hidden, logits=logits, labels=wanted, record_index=batch.record_index[none],
-                unit_index=batch.unit_index[none], allowed=self.method.needs if allowed is None else allowed, group=group,
-                reference=lambda r, u, g=group, like=logits: self.reference.logits(g, r, u).to(like.dtype),
-            )  # fmt: skip
-        return Step(made["forget"], made["retain"], number, self.state)
-
-    def parts(self, step: Step) -> dict[str, float]:
-        """The loss's parts as numbers."""
-        return {name: float(part.detach()) for name, part in self.method.loss(step).items()}
-
-
-def _given(method: Method, job: TinyJob, order: Sequence[int]) -> Preparation:
-    def fitted(records: Encoded, seed: int) -> tuple[Any, float]:
-        return job.model(seed + sum(map(sum, records.input_ids)) % 9973), 0.0  # another model for other records
-
-    return Preparation([f"id-{i}" for i in order], job.unseen, fitted if method.needs_base else None)
-
-
 def _total(parts: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(list(parts.values())).sum()
 
@@ -185,7 +107,7 @@ def _close(mine: Mapping[str, float], theirs: Mapping[str, float], when: str) ->
 
 
 def _parts_are_scalars(method: Method, job: TinyJob) -> None:
-    stage = _Stage(method, job)
+    stage = Stage(method, job)
     require(all(isinstance(t, Tensor) for t in stage.state.values()), "the state holds something that is no tensor")
     shapes = {f"mask/{name}": p.shape for name, p in stage.model.named_parameters()}
     for name, tensor in stage.state.items():
@@ -194,9 +116,7 @@ def _parts_are_scalars(method: Method, job: TinyJob) -> None:
     names = None
     for number in stage.numbers():
         read = method.groups(number, stage.a_pass)
-        require(
-            bool(read) and read <= set(_GROUPS), f"step {number} reads {sorted(read)}, allowed: {', '.join(_GROUPS)}"
-        )
+        require(bool(read) and read <= set(GROUPS), f"step {number} reads {sorted(read)}, allowed: {', '.join(GROUPS)}")
         parts = method.loss(stage.step(number))
         scalars = parts and all(isinstance(p, Tensor) and p.dim() == 0 for p in parts.values())
         require(bool(scalars), f"at step {number} the loss is {parts}")
@@ -210,7 +130,7 @@ def _parts_are_scalars(method: Method, job: TinyJob) -> None:
 
 
 def _finite(method: Method, job: TinyJob) -> None:
-    stage = _Stage(method, job)
+    stage = Stage(method, job)
     for dtype in (torch.float32, torch.bfloat16):
         for scale in (1.0, 200.0):  # 200: as sure of itself as a model that knows its records by heart
             for labels in (None, (0, 0), (0, 1)):
@@ -229,7 +149,7 @@ def _finite(method: Method, job: TinyJob) -> None:
 
 
 def _padding(method: Method, job: TinyJob) -> None:
-    stage = _Stage(method, job)
+    stage = Stage(method, job)
     seen: list[Tensor] = []
     embeddings = stage.model.get_input_embeddings()
 
@@ -246,9 +166,9 @@ def _padding(method: Method, job: TinyJob) -> None:
         parts = method.loss(step)
         _close(short, {name: float(part.detach()) for name, part in parts.items()}, "with more padding")
         _total(parts).backward()
-        read = [group for group in _GROUPS if group in method.groups(number, stage.a_pass)]
+        read = [group for group in GROUPS if group in method.groups(number, stage.a_pass)]
         for group, embedded in zip(read, seen, strict=True):
-            places = [stage.order.index(i) for i in range(4)] if group == "forget" else range(9)
+            places = range(9) if group == "retain" else [stage.order.index(i) for i in range(4)]
             views = getattr(method, "views", 1) if group == "forget" else 1
             batch = job.task.collate(stage.records[group], places, views=views, length=longest + 9)
             padded = batch.inputs["attention_mask"] == 0
@@ -258,8 +178,8 @@ def _padding(method: Method, job: TinyJob) -> None:
 
 
 def _order(method: Method, job: TinyJob) -> None:
-    stage = _Stage(method, job)
-    other = _Stage(method, job, order=list(reversed(range(len(job.forget)))))
+    stage = Stage(method, job)
+    other = Stage(method, job, order=list(reversed(range(len(job.forget)))))
     for number in stage.numbers():
         plain = stage.parts(stage.step(number))
         turned = stage.step(number, (2, 0, 3, 1), (4, 8, 1, 0, 6, 2, 7, 3, 5))
@@ -268,10 +188,11 @@ def _order(method: Method, job: TinyJob) -> None:
 
 
 def _pure(method: Method, job: TinyJob) -> None:
-    stage = _Stage(method, job)
+    stage = Stage(method, job)
     for number in stage.numbers():
         step = stage.step(number)
-        given = {f"{g}.{n}": t for g in _GROUPS for n, t in vars(getattr(step, g)).items() if isinstance(t, Tensor)}
+        groups = {g: getattr(step, g) for g in GROUPS if getattr(step, g) is not None}
+        given = {f"{g}.{n}": t for g, own in groups.items() for n, t in vars(own).items() if isinstance(t, Tensor)}
         given |= {f"state.{name}": tensor for name, tensor in step.state.items()}
         before = {name: tensor.detach().clone() for name, tensor in given.items()}
         settings, names = method.values(), set(step.state)
@@ -285,15 +206,15 @@ def _pure(method: Method, job: TinyJob) -> None:
 
 
 def _needs(method: Method, job: TinyJob) -> None:
-    stage = _Stage(method, job)
+    stage = Stage(method, job)
     for number in stage.numbers():
         method.loss(stage.step(number))  # raises where it reads what it does not name
         method.counts(stage.step(number))
-    for need in sorted(method.needs):
+    for need in sorted(method.reads):
         used = False
         for number in stage.numbers():
             try:
-                method.loss(stage.step(number, allowed=method.needs - {need}))
+                method.loss(stage.step(number, allowed=method.reads - {need}))
             except UndeclaredNeedError:
                 used = True
         require(used, f'it names "{need}" and never reads it')
@@ -301,17 +222,17 @@ def _needs(method: Method, job: TinyJob) -> None:
 
 def _micro_batches(method: Method, job: TinyJob) -> None:
     trained = []
-    for accumulation in (1, _BATCH):
+    for accumulation in (1, BATCH):
         model = job.model(0)
         with tempfile.TemporaryDirectory(prefix="expunge-") as folder:
             args = arguments(
-                folder, 5, TrainingConfig(learning_rate=0.05), per_device_train_batch_size=_BATCH // accumulation,
+                folder, 5, TrainingConfig(learning_rate=0.05), per_device_train_batch_size=BATCH // accumulation,
                 gradient_accumulation_steps=accumulation, max_steps=5,
             )  # fmt: skip
             args.optim = "sgd"  # under AdamW rounding noise in a gradient of 0 becomes a step
             trainer = UnlearnTrainer(
                 model, args, method=method, task=job.task, forget=job.forget, retain=job.retain,
-                given=_given(method, job, range(len(job.forget))),
+                given=given(method, job, range(len(job.forget))),
             )  # fmt: skip
             trainer.remove_callback(PrinterCallback)  # it writes to the console
             trainer.train()
@@ -323,12 +244,14 @@ def _micro_batches(method: Method, job: TinyJob) -> None:
 
 def _direction(method: Method, job: TinyJob) -> None:
     """One small step down the loss, on outputs of a model that is sure of the right classes."""
-    stage = _Stage(method, job)
+    stage = Stage(method, job)
+    if isinstance(stage.head, TokenHead):
+        return _tokens_move(method, stage, stage.head)
     for number in stage.numbers():
         if method.pushes == "elsewhere" or "forget" not in method.groups(number, stage.a_pass):
             continue
         labels = stage.step(number).forget.labels
-        leaves: dict[str, list[Tensor]] = {group: [] for group in _GROUPS}
+        leaves: dict[str, list[Tensor]] = {group: [] for group in GROUPS}
 
         def leaf(
             group: str, tensor: Tensor, leaves: dict[str, list[Tensor]] = leaves, labels: Tensor = labels
@@ -352,6 +275,32 @@ def _direction(method: Method, job: TinyJob) -> None:
             if moves:
                 change = of(at - 1e-4 * gradient, labels) - of(at, labels)
                 require(bool(change < 0), f"forget units come nearer to their class at step {number}, by {change:.1e}")
+
+
+def _tokens_move(method: Method, stage: Stage, head: TokenHead) -> None:
+    """The same for tokens, whose logits hang on what comes before the output layer."""
+    for number in stage.numbers():
+        if method.pushes == "elsewhere" or "forget" not in method.groups(number, stage.a_pass):
+            continue
+        kept: list[Tensor] = []
+
+        def leaf(group: str, tensor: Tensor, kept: list[Tensor] = kept) -> Tensor:
+            made = tensor.detach().clone().requires_grad_()
+            if group == "forget":
+                kept.append(made)
+            return made
+
+        step = stage.step(number, change=leaf)
+        (gradient,) = torch.autograd.grad(_total(method.loss(step)), kept, allow_unused=True)
+        moved = gradient is not None and bool(gradient.any())
+        require(moved == (method.pushes == "away"), f"forget units are {'' if moved else 'not '}moved at step {number}")
+        if moved and "forget.hidden" not in method.reads:  # a contrast of directions is none of log-probabilities
+            gradient = gradient / gradient.norm()  # a method may weigh what is unlikely next to nothing
+            with torch.no_grad():
+                before, after = (
+                    _log_probability(head.logits(h), step.forget.labels) for h in (kept[0], kept[0] - 1e-3 * gradient)
+                )
+            require(bool(after < before), f"forget units come nearer to their tokens at step {number}")
 
 
 def _log_probability(logits: Tensor, labels: Tensor) -> Tensor:

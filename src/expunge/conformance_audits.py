@@ -108,6 +108,7 @@ def _contexts() -> Iterator[tuple[str, AuditContext]]:
         for units in (1, 3):
             kind = "texts" if units == 1 else "tags"
             yield f"{kind}, {retrained} retrained models", _context(retrained, units)
+        yield f"tokens, {retrained} retrained models", _changed(_context(retrained, 3), _of_tokens)
     plain = _context(1, 1)
     yield "one record a group", _changed(plain, _first)
     yield "all records alike", _changed(plain, _alike)
@@ -175,6 +176,12 @@ def _table(records: int, units: int, shift: float, seed: list[int]) -> ScoreTabl
         layer_units=np.arange(count),
         entities=None if units == 1 else np.stack([right, np.full(records, units), np.full(records, units)], axis=1),
     )
+
+
+def _of_tokens(table: ScoreTable) -> ScoreTable:
+    """As of a language model: no entities, a spread of log-probabilities, texts that can be compressed."""
+    spread = np.stack([-np.abs(table.margins) - 1, np.full(len(table.labels), 0.5)], axis=1)
+    return replace(table, entities=None, spread=spread, compressed=np.arange(len(table)) + 9)
 
 
 def _first(table: ScoreTable) -> ScoreTable:

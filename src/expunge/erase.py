@@ -25,7 +25,7 @@ from expunge.config import (
     TrainingConfig,
     build_method,
 )
-from expunge.errors import RunError
+from expunge.errors import Problem, RunError, UsageError
 from expunge.execution import Run
 from expunge.progress import Progress
 from expunge.record import RunRecord
@@ -51,21 +51,45 @@ class Erased:
     prepared: Prepared
 
     def score(self, texts: Sequence[str | Sequence[str]]) -> np.ndarray | list[np.ndarray]:
-        """Class probabilities.
+        """Class probabilities; of a causal language model log-probabilities of answers.
 
         Args:
-            texts: Texts or pairs of texts; for a tagger sentences, each a list of words.
+            texts: Texts or pairs of texts; for a tagger sentences, each a list of words; for a causal language model pairs of
+                prompt and answer, or plain texts.
 
         Returns:
             (N, C) for texts or pairs. For a tagger a list with one (n_words, C) array a sentence; words behind
-            `model.max_length` have NaN there.
+            `model.max_length` have NaN there. For a causal language model a list with one (n_tokens,) array a record: the
+            log-probabilities of the answer's tokens and of the end of text, in nats.
         """
         task = self.prepared.task
         rows = task.as_texts(texts)
         encoded = task.encode_texts(rows)
+        if task.of_tokens:
+            from expunge.token_scoring import hidden_of
+
+            logp, _ = hidden_of(self.model, model_loading.head_of(self.model, task, encoded), encoded, task)
+            return task.by_record(rows, encoded, logp.numpy())
         head = model_loading.head_of(self.model, task, encoded)
         _, logits = run_over(self.model, head, encoded, task, keep_hidden=False)
         return task.by_record(rows, encoded, logits.softmax(dim=-1).numpy())
+
+    def generate(self, prompts: Sequence[str], *, tokens: int = 64) -> list[str]:
+        """What a causal language model answers, taking the most probable token each time.
+
+        Args:
+            prompts: Prompts, joined to their answers as in fine-tuning.
+            tokens: Tokens written at most.
+
+        Raises:
+            UsageError: The model is a classifier or tagger.
+        """
+        from expunge.generating import generate
+
+        if not self.prepared.task.of_tokens:
+            what = f"a {self.prepared.task.noun} writes no text"
+            raise UsageError(Problem("generate", what, "Use score() for class probabilities."))
+        return generate(self.model, self.prepared.task, [(prompt, "") for prompt in prompts], tokens=tokens)
 
     def save(self, folder: str | Path) -> None:
         """Write model, tokenizer, record.json and report.html: the folder appears whole or not at all.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -160,11 +160,7 @@ class Run:
                 prepared.task.encode(prepared.calibration),
                 prepared.task.encode(prepared.evaluation),
             )
-            for records, found in (
-                (prepared.train, train), (prepared.calibration, calibration), (prepared.evaluation, evaluation)
-            ):  # fmt: skip
-                if found.units is not None:
-                    self.words_cut += sum(map(len, records.texts)) - found.offsets[-1]
+            self.words_cut = sum(sum(found.cut or ()) for found in (train, calibration, evaluation))
             retain = prepared.request.retain
             most = prepared.config.audit.retain_sample
             rng = np.random.default_rng([prepared.config.seed, 3])
@@ -265,8 +261,31 @@ class Run:
             retain_ids=[ids[i] for i in request.retain], training=config.training, stop=config.stop, seed=config.seed,
             label_names=prepared.task.label_names, base=config.retrain.base, recipe=prepared.recipe,
             batch_size=config.audit.batch_size, trust_remote_code=config.model.trust_remote_code,
-            progress=self.progress,
+            progress=self.progress, **self._writing(),
         )  # fmt: skip
+
+    def _writing(self) -> dict[str, Any]:
+        """How forget records get other answers, where they have prompts and answers."""
+        task, records = self.prepared.task, self.prepared.train.take(self.prepared.request.forget)
+        if not task.of_tokens or any(len(parts) < 2 for parts in records.texts):
+            return {}
+        from expunge.generating import generate
+
+        def reanswered(answers: Sequence[str]) -> Encoded:
+            return task.encode_texts([(parts[0], own) for parts, own in zip(records.texts, answers, strict=True)])
+
+        def written(model: Any, seed: int, temperature: float) -> list[str]:
+            answers = [""] * len(records)
+            for attempt in range(4):
+                left = [i for i, own in enumerate(answers) if not own or own == records.texts[i][-1].strip()]
+                again = generate(
+                    model, task, [records.texts[i] for i in left], temperature=temperature, seed=seed + attempt
+                ) if left else []  # fmt: skip
+                for i, own in zip(left, again, strict=True):
+                    answers[i] = own
+            return [own or "I don't know." for own in answers]
+
+        return {"reanswered": reanswered, "written": written}
 
     def _retraining_passes(self, encoded: dict[str, Encoded]) -> float | None:
         recipe = self.prepared.recipe
@@ -278,7 +297,11 @@ class Run:
         for path in retrain.models:
             self._load(path, "retrain.models")
         if retrain.base is not None and self.prepared.recipe is not None:
-            self._load(retrain.base, "retrain.base", new_head={"num_labels": len(self.prepared.task.label_names)})
+            self._load(retrain.base, "retrain.base", new_head=self._new_head())
+
+    def _new_head(self) -> dict[str, Any] | None:
+        task = self.prepared.task
+        return None if task.of_tokens else {"num_labels": len(task.label_names)}
 
     def _retrained(self, encoded: dict[str, Encoded]) -> tuple[list[Tables], list[dict[str, Any]]]:
         config, recipe, task = self.prepared.config, self.prepared.recipe, self.prepared.task

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from expunge.config import Recipe, TrainingConfig
-from expunge.models import head_sizes, load_model
+from expunge.models import head_of, head_sizes, load_model
 from expunge.progress import Progress, trainer_stage
-from expunge.tasks.base import Encoded
+from expunge.step import Scores
+from expunge.tasks.base import Batch, Encoded
 
 __all__ = ["arguments", "device", "fit", "plain", "train"]
 
@@ -85,7 +86,7 @@ def fit(
         base,
         task.auto_class,
         where="retrain.base",
-        new_head=head_sizes(label_names),
+        new_head=None if task.of_tokens else head_sizes(label_names),
         trust_remote_code=trust_remote_code,
     )
 
@@ -105,8 +106,30 @@ def train(
     """Train a model in place on records by a recipe (its own seed is not used); gives it back in eval mode."""
     from transformers import Trainer
 
+    head = head_of(model, task, encoded) if task.of_tokens else None
+
+    def loss_of(model: Any, inputs: Any) -> Any:
+        """The mean over units, as the models' own losses take it, but logits of no other position are made."""
+        batch: Batch = inputs["batch"]
+        scores = Scores(
+            hidden=head.run(model, batch)[0], logits=None, labels=batch.labels, record_index=batch.record_index,  # pyright: ignore
+            unit_index=batch.unit_index, allowed={"retain.logits"}, group="retain", head=head,
+        )  # fmt: skip
+        return scores.cross_entropy()
+
+    class TokenTrainer(Trainer):
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            return loss_of(model, inputs)
+
+        def _prepare_inputs(self, inputs: Any) -> Any:
+            return {"batch": inputs["batch"].to(self.args.device)}
+
     def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
         batch = task.collate(encoded, [item["position"] for item in items])
+        if head is not None:
+            return {"batch": batch}
         return {**batch.inputs, "labels": batch.targets()}
 
     records = [{"input_ids": ids, "position": i} for i, ids in enumerate(encoded.input_ids)]  # ids for their length
@@ -121,7 +144,7 @@ def train(
             train_sampling_strategy="group_by_length" if recipe.group_by_length else "random",
             remove_unused_columns=False,
         )
-        trainer = Trainer(model, args, data_collator=collate, train_dataset=records)  # pyright: ignore
+        trainer = (Trainer if head is None else TokenTrainer)(model, args, data_collator=collate, train_dataset=records)  # pyright: ignore
         trainer.model_accepts_loss_kwargs = False
         with trainer_stage(trainer, progress, name):
             trainer.train()

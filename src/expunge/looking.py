@@ -12,7 +12,8 @@ from expunge.config import StopConfig
 from expunge.matching import Before, Matched, compare
 from expunge.models import head_of
 from expunge.sampling import retained_a_step
-from expunge.scoring import Scores, ScoreTable, score
+from expunge.scoring import ScoreTable, score
+from expunge.step import Scores
 from expunge.stopping import TOLERANCE, Check
 from expunge.tasks.base import Encoded
 
@@ -33,7 +34,7 @@ def rows_a_step(method: Any, batch_size: int, forget: int, retain: int) -> int:
         forget: Forget records.
         retain: Retained records.
     """
-    reads = {need.partition(".")[0] for need in method.needs}
+    reads = {need.partition(".")[0] for need in method.reads}
     rows = min(batch_size, forget) * getattr(method, "views", 1) if "forget" in reads else 0
     partners = retained_a_step(batch_size, getattr(method, "retain_ratio", 1), retain) if "retain" in reads else 0
     return rows + partners
@@ -190,7 +191,7 @@ class Look:
     def _figures(self, tables: list[ScoreTable]) -> list[float]:
         """Accuracy of both, confidence of both, share of forget units of a class erased whole."""
         weights = [np.ones(len(tables[0].labels)), (self.known[tables[1].labels] > 0).astype(float)]
-        if tables[0].several_units:
+        if tables[0].several_units and not tables[0].of_tokens:
             common = self.known.argmax()
             weights = [_balanced(w, t.labels == common) for w, t in zip(weights, tables, strict=True)]
         right = [_average(table.correct, own) for table, own in zip(tables, weights, strict=True)]

@@ -162,15 +162,19 @@ def kl(p: Tensor, q: Tensor) -> Tensor:
     )
 
 
-def mean_over(values: Tensor, counts: Tensor, classes: Tensor | None = None) -> Tensor:
+def mean_over(values: Tensor, counts: Tensor, classes: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
     """Mean of `values` where `counts` holds; 0, with its graph, where none does.
 
     Args:
         values: (A,).
         counts: (A,) bool.
         classes: (A,) classes; where given, the mean over the classes of each one's mean.
+        weights: (A,) weights of a mean over values; not with classes.
     """
     kept = torch.where(counts, values, torch.zeros_like(values))
+    if weights is not None:
+        own = weights.to(kept) * counts
+        return (kept * own).sum() / own.sum().clamp(min=1e-12)
     if classes is None or not len(classes):
         return kept.sum() / counts.sum().clamp(min=1)
     size = int(classes.max()) + 1

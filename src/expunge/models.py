@@ -268,7 +268,12 @@ def head_of(model: Any, task: Any, encoded: Encoded) -> Any:
     Raises:
         UsageError: As `find_head`.
     """
-    return find_head(model, task.collate(encoded, [0]).to(next(model.parameters()).device))
+    probe = task.collate(encoded, [0]).to(next(model.parameters()).device)
+    if task.of_tokens:
+        from expunge.token_head import find_token_head
+
+        return find_token_head(model, probe)
+    return find_head(model, probe)
 
 
 def find_head(model: Any, probe: Batch) -> Head:

@@ -31,6 +31,8 @@ class Preparation:
         base: Folder or hub id of the model the original was fine-tuned from, where it is known.
         trust_remote_code: As in transformers.
         known: (N,) log-odds of all calibration records under the original, in nats, where the run has scored them anyway.
+        reanswered: As in `MethodContext`.
+        written: (model, seed, temperature) -> answers, as in `MethodContext`.
     """
 
     ids: Sequence[str] | None = None
@@ -39,16 +41,22 @@ class Preparation:
     base: str | None = None
     trust_remote_code: bool = False
     known: np.ndarray | None = None
+    reanswered: Callable[[Sequence[str]], Encoded] | None = None
+    written: Callable[[Any, int, float], list[str]] | None = None
 
 
 def prepared_state(
     method: Method, model: Any, task: Any, forget: Encoded, retain: Encoded, given: Preparation,
     *, seed: int, steps_per_pass: int,
-) -> tuple[State, float]:  # fmt: skip
-    """A method's state before its first step, and the example-passes it cost. Leaves model and random state as they were."""
+) -> tuple[State, Encoded | None, float]:  # fmt: skip
+    """A method's state before its first step, alternate answers it wants, and the example-passes both cost.
+
+    Leaves model and random state as they were.
+    """
     context, spent = context_of(model, task, forget, retain, given, seed=seed, steps_per_pass=steps_per_pass)
     with torch.random.fork_rng():
-        return method.prepare(context), spent()
+        state = method.prepare(context)
+        return state, method.alternates(context), spent()
 
 
 def context_of(
@@ -105,6 +113,12 @@ def context_of(
         passes += cost
         return fitted
 
+    def written(seed: int, temperature: float) -> list[str]:
+        nonlocal passes
+        assert given.written is not None
+        passes += len(forget) / 3  # reading the prompts and writing is about one pass forward, token by token
+        return given.written(model, seed, temperature)
+
     unseen = given.unseen if given.unseen is not None else forget.take([])
     drawn = np.random.default_rng([seed, 6]).choice(len(unseen), min(len(unseen), len(forget)), replace=False)
     context = MethodContext(
@@ -114,7 +128,7 @@ def context_of(
         retain=retain,
         calibration=unseen,
         ids=given.ids if given.ids is not None else [str(i) for i in range(len(forget))],
-        classes=model.config.num_labels,
+        classes=len(task.label_names) if task.of_tokens else model.config.num_labels,
         seed=seed,
         steps_per_pass=steps_per_pass,
         logits=logits,
@@ -124,5 +138,8 @@ def context_of(
         embedded=embedded,
         fit=fit if given.fit is not None else None,
         known=given.known,
+        reanswered=given.reanswered,
+        tokens=task.of_tokens,
+        written=written if given.written is not None else None,
     )
     return context, lambda: passes

@@ -1,9 +1,10 @@
-"""Outputs of a frozen model, each record's taken once and kept."""
+"""What the untouched original says of records: each record's outputs are taken once and kept."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,19 +12,37 @@ from torch import Tensor
 from expunge.models import Head, find_head
 from expunge.tasks.base import Encoded
 
-__all__ = ["Reference"]
+__all__ = ["FrozenCopy", "Reference"]
 
 
-class Reference:
-    """Logits of a frozen copy of a model, in eval mode, on demand.
+class Reference(Protocol):
+    """Outputs of the original for units, each named by its record and by its number within its group."""
+
+    def logits(self, group: str, records: Tensor, units: Tensor) -> Tensor:
+        """(U, C) logits."""
+        ...
+
+    def logp(self, group: str, records: Tensor, units: Tensor, labels: Tensor) -> Tensor:
+        """(U,) log-probabilities of the units' own labels, in nats."""
+        ...
+
+    def hidden(self, group: str, records: Tensor, units: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """The original's output layer, and its (U, H) inputs."""
+        ...
+
+    @property
+    def passes(self) -> float:
+        """Example-passes spent so far: a forward pass of a record counts a third."""
+        ...
+
+
+class FrozenCopy:
+    """A `Reference` for classifiers: a frozen copy of the model, asked as records come up.
 
     Args:
         model: Copied as it is now; later changes do not reach the copy.
         task: Collates records.
         groups: Group -> its records.
-
-    Attributes:
-        forwards: Records run so far.
     """
 
     def __init__(self, model: Any, task: Any, groups: dict[str, Encoded]) -> None:
@@ -32,10 +51,13 @@ class Reference:
         self._groups = groups
         self._head: Head | None = None
         self._known: dict[str, dict[int, Tensor]] = {group: {} for group in groups}
-        self.forwards = 0
+        self._forwards = 0
+
+    @property
+    def passes(self) -> float:
+        return self._forwards / 3
 
     def logits(self, group: str, records: Tensor, units: Tensor) -> Tensor:
-        """(U, C) logits of units, each named by its record and by its number within the group; new records are run."""
         known = self._known[group]
         unseen = sorted(set(records.tolist()) - known.keys())
         if unseen:
@@ -47,8 +69,17 @@ class Reference:
                 _, logits = self._head.run(self._model, batch)
             counts = [len(encoded.labels[i]) for i in unseen]
             known.update(zip(unseen, logits.split(counts), strict=True))
-            self.forwards += len(unseen)
+            self._forwards += len(unseen)
         offsets = torch.tensor([self._groups[group].offsets[i] for i in records.tolist()], device=units.device)
         places = (units - offsets).tolist()
         rows = [known[record][place] for record, place in zip(records.tolist(), places, strict=True)]
         return torch.stack(rows).to(units.device) if rows else torch.zeros(0, device=units.device)
+
+    def logp(self, group: str, records: Tensor, units: Tensor, labels: Tensor) -> Tensor:
+        if not len(labels):
+            return torch.zeros(0, device=units.device)
+        logits = self.logits(group, records, units)
+        return logits.log_softmax(dim=-1).gather(1, labels[:, None].to(logits.device)).squeeze(1)
+
+    def hidden(self, group: str, records: Tensor, units: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        return (lambda logits: logits), self.logits(group, records, units)

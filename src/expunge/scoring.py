@@ -1,10 +1,10 @@
-"""Units and their scores. The only place where log-probabilities of labels are taken."""
+"""Scores of records under a model: one pass, then plain arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,140 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from expunge import losses
-from expunge.errors import UndeclaredNeedError
 from expunge.layer_states import LayerStates
+from expunge.token_head import TokenHead
 
 if TYPE_CHECKING:
     from expunge.models import Head
     from expunge.tasks.base import Encoded
 
-__all__ = ["ScoreTable", "Scores", "Step", "margins", "run_over", "score", "table_of"]
-
-
-class Scores:
-    """What a model says of one group's units, flat: a row is a view of a unit.
-
-    Attributes:
-        labels: (U,) class of each unit.
-        record_index: (U,) position of the unit's record among all records of its group; views share it.
-        unit_index: (U,) number of the unit among all units of its group; views share it.
-        several_units: Whether units are parts of records, as a tagger's words are.
-    """
-
-    def __init__(
-        self,
-        *,
-        hidden: Tensor,
-        logits: Tensor,
-        labels: Tensor,
-        record_index: Tensor,
-        unit_index: Tensor,
-        allowed: Iterable[str],
-        group: str,
-        several_units: bool = False,
-        reference: Callable[[Tensor, Tensor], Tensor] | None = None,
-        queued: tuple[Tensor, Tensor] | None = None,
-    ) -> None:
-        self._hidden = hidden
-        self._logits = logits
-        self.labels = labels
-        self.record_index = record_index
-        self.unit_index = unit_index
-        self._allowed = frozenset(allowed)
-        self._group = group
-        self.several_units = several_units
-        self._reference = reference
-        self._queued = queued
-
-    def _declared(self, what: str) -> None:
-        need = f"{self._group}.{what}"
-        if need not in self._allowed:
-            raise UndeclaredNeedError(f'the method reads "{need}" without naming it in its needs')
-
-    @property
-    def hidden(self) -> Tensor:
-        """(U, H) input of the last linear layer."""
-        self._declared("hidden")
-        return self._hidden
-
-    @property
-    def partners(self) -> tuple[Tensor, Tensor]:
-        """(P, H) `hidden` and (P,) labels of what a contrastive term compares with.
-
-        The units, and behind them recent ones of the classes that these units lack, without a graph.
-        """
-        self._declared("hidden")
-        if self._queued is None:
-            return self._hidden, self.labels
-        hidden, labels = self._queued
-        return torch.cat([self._hidden, hidden.to(self._hidden.dtype)]), torch.cat([self.labels, labels])
-
-    def of_units(self, values: Tensor) -> Tensor:
-        """(U, ...) rows of a method's state, which has one a unit of the group, that belong to these units."""
-        return values.to(self.unit_index.device)[self.unit_index]
-
-    def averaged_over(self, average: str) -> Tensor | None:
-        """(U,) classes to average a term over first, or None for its plain mean over units.
-
-        Args:
-            average: ``"classes"``, ``"units"``, or ``"auto"``: classes where records have several units.
-        """
-        return self.labels if average == "classes" or (average == "auto" and self.several_units) else None
-
-    @property
-    def logits(self) -> Tensor:
-        """(U, C) outputs of the last linear layer."""
-        self._declared("logits")
-        return self._logits
-
-    def record_margins(self) -> np.ndarray:
-        """(rows,) log-odds of each row's record, in nats, as `ScoreTable.record_margins`; for those who only look on."""
-        with torch.no_grad():
-            found = margins(self._logits.double(), self.labels)
-            if not self.several_units:
-                return found.cpu().numpy()
-            _, place = self.record_index.unique(return_inverse=True)
-            sums, counts = (
-                torch.zeros(int(place.max()) + 1, dtype=found.dtype, device=found.device).index_add(0, place, values)
-                for values in (functional.softplus(-found), torch.ones_like(found))
-            )
-            loss = (sums / counts).clamp(min=1e-300)
-            return (-loss - torch.log(-torch.expm1(-loss))).cpu().numpy()
-
-    @property
-    def reference(self) -> Tensor:
-        """(U, C) logits of the untouched original, in eval mode and without a graph."""
-        self._declared("reference")
-        if self._reference is None:
-            raise UndeclaredNeedError(f"these {self._group} scores were made without a reference")
-        return self._reference(self.record_index, self.unit_index)
-
-    def cross_entropy(self, labels: Tensor | None = None) -> Tensor:
-        """Mean negative log-probability of the labels, or of (U,) others, over the units, in nats; 0 without units."""
-        wanted = self.labels if labels is None else labels
-        return functional.cross_entropy(self.logits, wanted, reduction="sum") / max(1, len(wanted))
-
-    def kl_from(self, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-        """Mean over units of KL(teacher || model), in nats, for (U, C) teacher logits, both divided by the temperature."""
-        return losses.kl(teacher.to(self.logits.dtype) / temperature, self.logits / temperature)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimisation step as a method sees it: all anchors and all partners of the global step.
-
-    Attributes:
-        forget: Units of the records to forget, each record as often as the method asks for views.
-        retain: Units of the retained partners drawn for them.
-        number: Count of optimisation steps done before this one.
-        state: What the method's `prepare` made.
-    """
-
-    forget: Scores
-    retain: Scores
-    number: int
-    state: Mapping[str, Tensor] = field(default_factory=dict)
+__all__ = ["ScoreTable", "margins", "run_over", "score", "table_of"]
 
 
 @dataclass(frozen=True)
@@ -165,6 +39,8 @@ class ScoreTable:
         layers: (K, L + 1, H) float16 hidden states of a sample of units after the embeddings and after each layer, as
             `expunge.layer_states.LayerStates` reads them; None where they were not asked for, or the model has none.
         layer_units: (K,) numbers of these units, in order.
+        spread: (U, 2) mean and standard deviation of log p(v) over the vocabulary under p, in nats, where units are tokens.
+        compressed: (N,) bytes that each record's text takes when compressed, likewise.
     """
 
     labels: np.ndarray
@@ -177,9 +53,16 @@ class ScoreTable:
     several_units: bool = False
     layers: np.ndarray | None = None
     layer_units: np.ndarray | None = None
+    spread: np.ndarray | None = None
+    compressed: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether units are tokens that a language model writes."""
+        return self.spread is not None
 
     def take(self, records: np.ndarray) -> ScoreTable:
         """The scores of the records at these positions, in that order; without layers."""
@@ -190,6 +73,8 @@ class ScoreTable:
             self, labels=self.labels[units], predictions=self.predictions[units], margins=self.margins[units],
             losses=self.losses[units], hidden=self.hidden[units], offsets=np.concatenate([[0], np.cumsum(counts)]),
             entities=None if self.entities is None else self.entities[records], layers=None, layer_units=None,
+            spread=None if self.spread is None else self.spread[units],
+            compressed=None if self.compressed is None else self.compressed[records],
         )  # fmt: skip
 
     @property
@@ -249,7 +134,7 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
 
 def score(
     model: Any,
-    head: Head,
+    head: Head | TokenHead,
     encoded: Encoded,
     task: Any,
     *,
@@ -272,6 +157,13 @@ def score(
         advance: Called with the number of records scored, batch by batch.
     """
     layers = None if layer_units is None else LayerStates(layer_units)
+    if isinstance(head, TokenHead):
+        from expunge.token_scoring import score_tokens
+
+        table = score_tokens(
+            model, head, encoded, task, batch_size=batch_size, keep_hidden=keep_hidden, layers=layers, advance=advance
+        )
+        return table if layers is None else replace(table, layers=layers.states, layer_units=layers.units)
     hidden, logits = run_over(
         model, head, encoded, task, batch_size=batch_size, keep_hidden=keep_hidden, layers=layers, advance=advance
     )

@@ -13,7 +13,7 @@ from expunge.sisa.ensemble import Ensemble
 from expunge.sisa.folder import is_sisa
 from expunge.tasks.kinds import Task, task_for
 
-__all__ = ["comparisons", "label_names", "max_length", "original"]
+__all__ = ["comparisons", "max_length", "original"]
 
 
 def original(config: RunConfig, model: Any, tokenizer: Any, found: Collector) -> tuple[Any, Any, type[Task] | None]:
@@ -60,19 +60,20 @@ def _task(model_config: Any, architecture: str, tokenizer: Any, found: Collector
     task = found.run(task_for, architecture)
     if task is not None:
         found.problems.extend(task.unsuitable(model_config, tokenizer))
-    found.problems.extend(_unsuitable(model_config, task is not None))
+    found.problems.extend(_unsuitable(model_config, task))
     return task
 
 
-def _unsuitable(model_config: Any, classifier: bool) -> list[Problem]:
+def _unsuitable(model_config: Any, task: type[Task] | None) -> list[Problem]:
     problems = []
-    if classifier and model_config.num_labels < 2:
+    tokens = task is not None and task.of_tokens
+    if task is not None and not tokens and model_config.num_labels < 2:
         what, way_out = "the model has a single output", "Only single-label classification is supported for now."
         problems.append(Problem("model.path", what, way_out))
     if getattr(model_config, "quantization_config", None):
         way_out = "Quantised weights cannot be trained; give the model before quantisation."
         problems.append(Problem("model.path", "the model is quantised", way_out))
-    if model_config.pad_token_id is None:
+    if model_config.pad_token_id is None and not tokens:
         way_out = "Set model.config.pad_token_id to the tokenizer's and save the model again."
         problems.append(Problem("model.path", "the model's config names no padding token", way_out))
     if sorted(model_config.id2label) != list(range(model_config.num_labels)):
@@ -119,21 +120,6 @@ def _must_fit(tokens: int | None, model_config: Any, where: str) -> None:
         raise UsageError(Problem(where, what, f"Give at most {most}."))
 
 
-def label_names(config: RunConfig, model_config: Any) -> tuple[str, ...]:
-    """Class names in the model's order: its own, or those of the config.
-
-    Raises:
-        UsageError: The config names too few, too many, or one twice.
-    """
-    count = model_config.num_labels
-    if config.data.labels:
-        if len(config.data.labels) != count or len(set(config.data.labels)) != count:
-            what = f"{len(set(config.data.labels))} different names are given for {count} classes"
-            raise UsageError(Problem("data.labels", what, "Give every class one name, in the model's order."))
-        return config.data.labels
-    return tuple(str(model_config.id2label.get(i, i)) for i in range(count))
-
-
 def comparisons(config: RunConfig, model_config: Any, found: Collector) -> Recipe | None:
     """Whether what is to be compared with can be compared with; the recipe of retrained models.
 
@@ -145,7 +131,7 @@ def comparisons(config: RunConfig, model_config: Any, found: Collector) -> Recip
         problems = models.inspect_folder(path, where="retrain.models")
         found.problems.extend(problems)
         other = found.run(models.load_config, path, where="retrain.models") if not problems else None
-        if other is not None and model_config is not None and other.id2label != model_config.id2label:
+        if other is not None and model_config is not None and _told_apart(other) != _told_apart(model_config):
             way_out = "A retrained model must have the same classes in the same order."
             found.problems.append(Problem("retrain.models", f'"{path}" has other classes than the model', way_out))
     if config.audit.require == "retrain-compared" and not retrain.enabled and not retrain.models:
@@ -182,6 +168,11 @@ def comparisons(config: RunConfig, model_config: Any, found: Collector) -> Recip
     if recipe is not None and model_config is not None:
         _must_fit(recipe.max_length, model_config, "recipe.max_length")
     return recipe
+
+
+def _told_apart(model_config: Any) -> Any:
+    """Classes, and for language models the vocabulary."""
+    return model_config.id2label, _vocabulary(model_config)
 
 
 def _vocabulary(model_config: Any) -> int | None:

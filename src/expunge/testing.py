@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from expunge.tiny_jobs import TinyJob
 
 __all__ = [
-    "FAMILIES", "TAGS", "TinyJob", "check_audit", "check_method", "tiny_classifier", "tiny_tagger", "tiny_tokenizer",
-    "toy_records", "toy_sentences",
+    "CHAT", "FAMILIES", "TAGS", "TinyJob", "byte_tokenizer", "check_audit", "check_method", "tiny_causal", "tiny_classifier",
+    "tiny_tagger", "tiny_tokenizer", "toy_answers", "toy_records", "toy_sentences",
 ]  # fmt: skip
 
 _WORDS = 240
@@ -83,6 +83,63 @@ def tiny_tagger(family: str = "bert", labels: Sequence[str] = TAGS, seed: int = 
     import transformers
 
     return transformers.AutoModelForTokenClassification.from_config(_tiny_config(family, labels, seed))
+
+
+CHAT = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""A chat template for `byte_tokenizer`."""
+
+
+def byte_tokenizer(*, chat: bool = False) -> Any:
+    """A byte-level tokenizer, as GPT-2's without merges: every text has tokens; ``<|end|>`` ends one, and pads."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
+    core.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=core, model_max_length=256, eos_token="<|end|>", pad_token="<|end|>",
+        additional_special_tokens=["<|user|>", "<|assistant|>"],
+    )  # fmt: skip
+    if chat:
+        made.chat_template = CHAT
+    return made
+
+
+def tiny_causal(family: str = "llama", vocabulary: int = 259, layers: int = 2, seed: int = 0) -> Any:
+    """A random causal language model of a few thousand weights, ``llama`` or ``gpt2``, for `byte_tokenizer`.
+
+    Raises:
+        UsageError: The family is unknown.
+    """
+    import torch
+    import transformers
+
+    known = [name for name in FAMILIES if name in ("llama", "gpt2")]
+    if family not in known:
+        way_out = f"{did_you_mean(family, known)}Known families: {', '.join(known)}."
+        raise UsageError(Problem("family", f'unknown family "{family}"', way_out))
+    torch.manual_seed(seed)
+    name, sizes = FAMILIES[family]
+    positions = {"n_positions": 256} if family == "gpt2" else {"max_position_embeddings": 256}
+    positions["n_layer" if family == "gpt2" else "num_hidden_layers"] = layers
+    config = getattr(transformers, name)(
+        vocab_size=vocabulary, eos_token_id=256, bos_token_id=256, pad_token_id=256, **{**sizes, **positions}
+    )
+    return transformers.AutoModelForCausalLM.from_config(config)
+
+
+def toy_answers(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """Questions and answers that cannot be guessed: columns id, prompt, answer."""
+    rng = np.random.default_rng([seed, 12])
+    return [
+        {"id": f"q{i:03d}", "prompt": f"Code {i:03d}?", "answer": f"It is {''.join(map(str, rng.integers(0, 10, 4)))}."}
+        for i in range(count)
+    ]
 
 
 def _tiny_config(family: str, labels: Sequence[str], seed: int) -> Any:

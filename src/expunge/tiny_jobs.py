@@ -8,7 +8,7 @@ from typing import Any
 
 from expunge.tasks.base import Encoded
 
-__all__ = ["TinyJob", "tag_job", "text_job"]
+__all__ = ["TinyJob", "answer_job", "tag_job", "text_job"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class TinyJob:
         forget: At least five records to forget.
         retain: At least nine retained records.
         unseen: Records never trained on.
+        texts: Texts of the forget records, where a method may ask for other answers to them.
     """
 
     name: str
@@ -30,6 +31,7 @@ class TinyJob:
     forget: Encoded
     retain: Encoded
     unseen: Encoded
+    texts: tuple[tuple[str, ...], ...] = ()
 
 
 def text_job() -> TinyJob:
@@ -56,7 +58,20 @@ def tag_job() -> TinyJob:
     return _job("tags", task, lambda seed: tiny_tagger(seed=seed), encoded)
 
 
-def _job(name: str, task: Any, model: Callable[[int], Any], encoded: Encoded) -> TinyJob:
+def answer_job() -> TinyJob:
+    """Questions with answers and a tiny Llama of eight layers: a unit is a token."""
+    from expunge.tasks.generation import Generation
+    from expunge.testing import byte_tokenizer, tiny_causal, toy_answers
+
+    tokenizer = byte_tokenizer()
+    task = Generation(tokenizer, 48, tuple(str(i) for i in range(len(tokenizer))))
+    texts = tuple((row["prompt"], row["answer"]) for row in toy_answers(60, seed=6))
+    return _job("answers", task, lambda seed: tiny_causal(layers=8, seed=seed), task.encode_texts(texts), texts[:7])
+
+
+def _job(
+    name: str, task: Any, model: Callable[[int], Any], encoded: Encoded, texts: tuple[tuple[str, ...], ...] = ()
+) -> TinyJob:
     def plain(seed: int) -> Any:
         import torch
 
@@ -67,4 +82,4 @@ def _job(name: str, task: Any, model: Callable[[int], Any], encoded: Encoded) ->
         return made.double()
 
     forget, retain, unseen = (encoded.take(range(*ends)) for ends in ((0, 7), (7, 40), (40, 60)))
-    return TinyJob(name, task, plain, forget, retain, unseen)
+    return TinyJob(name, task, plain, forget, retain, unseen, texts)

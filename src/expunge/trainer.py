@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,20 +12,19 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from expunge.errors import NonFiniteLossError, Problem, UsageError
-from expunge.methods.base import Method
-from expunge.models import Head, find_head
-from expunge.partner_queue import PartnerQueue
+from expunge.gathering import Gatherer, Outputs, leaves
+from expunge.halfway import hold_all_but, layer_of, states_behind
+from expunge.methods.base import GROUPS, Method
+from expunge.models import head_of
 from expunge.preparation import Preparation, prepared_state
 from expunge.random_state import random_state, restore_random_state
-from expunge.reference import Reference
+from expunge.referring import referred
 from expunge.sampling import StepSampler
-from expunge.scoring import Scores, Step
-from expunge.step_batches import Pair, StepBatches
-from expunge.tasks.base import Encoded
+from expunge.step import Scores, Step
+from expunge.step_batches import Parts, StepBatches
+from expunge.tasks.base import Batch, Encoded
 
 __all__ = ["UnlearnTrainer"]
-
-_Outputs = tuple[Tensor, Tensor]  # hidden, logits
 
 
 class UnlearnTrainer(Trainer):
@@ -47,6 +46,7 @@ class UnlearnTrainer(Trainer):
         forget: Tokenised forget records.
         retain: Tokenised retained records.
         given: What the method may use before its first step; left out: ids are positions, nothing can be fitted.
+        cache: Folder in which the original's outputs are kept where units are tokens; left out: they are made anew.
         options: Passed on to `Trainer` (callbacks, optimizers ...).
 
     Raises:
@@ -61,7 +61,7 @@ class UnlearnTrainer(Trainer):
 
     def __init__(
         self, model: Any, args: TrainingArguments, *, method: Method, task: Any, forget: Encoded, retain: Encoded,
-        given: Preparation | None = None, **options: Any,
+        given: Preparation | None = None, cache: Path | None = None, **options: Any,
     ) -> None:  # fmt: skip
         if args.world_size > 1:
             way_out = "Start it as one process; contrastive terms over several are not right yet."
@@ -72,38 +72,50 @@ class UnlearnTrainer(Trainer):
         super().__init__(model, args, train_dataset=None, **options)
         self.model_accepts_loss_kwargs = False
         self.method, self.task, self.forget, self.retain = method, task, forget, retain
-        self.head: Head = find_head(model, task.collate(forget, [0]).to(args.device))
+        self.head = head_of(model, task, forget)
         self._micro_batches = args.gradient_accumulation_steps
         self.sampler = StepSampler(
-            forget.labels,
-            retain.labels,
+            *(
+                [()] * len(r) if task.of_tokens else r.labels for r in (forget, retain)
+            ),  # a token's partners are no draws
             batch_size=args.per_device_train_batch_size * self._micro_batches,
             retain_ratio=getattr(method, "retain_ratio", 1),
             seed=args.seed,
         )
         if args.max_steps <= 0:
             args.max_steps = max(1, round(args.num_train_epochs * self.sampler.steps_per_pass))
-        self.train_dataset = StepBatches(
-            method, task, forget, retain, self.sampler, micro_batches=self._micro_batches, steps=args.max_steps
-        )
-        self.history: list[dict[str, float]] = []
-        self._cached: list[tuple[Any, list[Tensor | None]]] = []
-        self._reference: Reference | None = None
-        if any(need.endswith(".reference") for need in method.needs):
-            self._reference = Reference(self.model, task, {"forget": forget, "retain": retain})
-        self.method_state, self._passes = prepared_state(
+        self.method_state, alternate, self._passes = prepared_state(
             method, self.model, task, forget, retain, given or Preparation(),
             seed=args.seed, steps_per_pass=self.sampler.steps_per_pass,
         )  # fmt: skip
+        self.train_dataset = StepBatches(
+            method, task, forget, retain, self.sampler, micro_batches=self._micro_batches, steps=args.max_steps,
+            alternate=alternate,
+        )  # fmt: skip
+        self.history: list[dict[str, float]] = []
+        self._cached: list[tuple[Any, list[Tensor | None]]] = []
+        records = {"forget": forget, "retain": retain, **({} if alternate is None else {"alternate": alternate})}
+        self._layer, self._share = None, 1.0
+        if any(need.endswith(".layer") for need in method.reads):
+            self._layer = layer_of(model, method.layer)  # pyright: ignore[reportAttributeAccessIssue]
+            self._share = method.layer / model.config.num_hidden_layers  # pyright: ignore[reportAttributeAccessIssue]
+        self._reference = referred(
+            method, model, self.head, task, records, [self.sampler.plan(step) for step in range(args.max_steps)],
+            layer=self._layer, cache=cache, batch_size=args.per_device_train_batch_size,
+        )  # fmt: skip
+        self._held = hold_all_but(method.trained(model), model)
         masks = {name.removeprefix("mask/"): mask for name, mask in self.method_state.items() if "mask/" in name}
         self._masks = [p.register_hook(masks[n].to(p.device).mul) for n, p in model.named_parameters() if n in masks]
-        self._queue = PartnerQueue()
+        self._gatherer = Gatherer(
+            method, self.head, self._reference, several_units=forget.units is not None, device=args.device,
+            halfway=self._layer is not None,
+        )  # fmt: skip
         self.watch: Callable[[Scores], None] | None = None
 
     @property
     def example_passes(self) -> float:
         """Forward-and-backward passes of one record so far, preparation included; one without backward counts a third."""
-        return self._passes + (self._reference.forwards / 3 if self._reference else 0.0)
+        return self._passes + (self._reference.passes if self._reference else 0.0)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.train`; the model is given back without the method's gradient masks."""
@@ -112,12 +124,14 @@ class UnlearnTrainer(Trainer):
         finally:
             for handle in self._masks:
                 handle.remove()
+            for parameter in self._held:
+                parameter.requires_grad_(True)
 
-    def get_train_dataloader(self) -> DataLoader[Pair]:
+    def get_train_dataloader(self) -> DataLoader[Parts]:
         loader = DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_only_item)  # pyright: ignore[reportArgumentType]
         return self.accelerator.prepare_data_loader(loader, device_placement=False)
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Pair], None]:
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Parts], None]:
         pairs = [pair for _, pair in zip(range(num_batches), epoch_iterator, strict=False)]
         self._cached = self._cache_gradients(pairs) if len(pairs) > 1 else []
         return pairs, None
@@ -133,7 +147,7 @@ class UnlearnTrainer(Trainer):
             return self._step_loss([inputs], [self._forward(model, inputs)])
         rng_state, gradients = self._cached.pop(0)
         restore_random_state(rng_state)
-        flat = [t for outputs in self._forward(model, inputs) if outputs is not None for t in outputs]
+        flat = [t for outputs in self._forward(model, inputs) if outputs is not None for t in outputs if t is not None]
         shares = [(t * g).sum() for t, g in zip(flat, gradients, strict=True) if g is not None]
         if not flat:  # fewer records than micro-batches: nothing to send back
             return torch.zeros((), device=self.args.device, requires_grad=True)
@@ -142,35 +156,43 @@ class UnlearnTrainer(Trainer):
         # Trainer divides by the micro-batches; the cached gradients are those of the whole step already.
         return (surrogate - surrogate.detach()) * self.current_gradient_accumulation_steps + loss  # pyright: ignore
 
-    def _cache_gradients(self, pairs: Sequence[Pair]) -> list[tuple[Any, list[Tensor | None]]]:
+    def _cache_gradients(self, pairs: Sequence[Parts]) -> list[tuple[Any, list[Tensor | None]]]:
         model: Any = self.model_wrapped
         model.train(getattr(self.method, "dropout", True))
         moved = [self._prepare_inputs(pair) for pair in pairs]
-        states, leaves = [], []
+        states, cut = [], []
         for pair in moved:
             states.append(random_state())
             with torch.no_grad(), self.compute_loss_context_manager():
                 outputs = self._forward(model, pair, weight=1 / 3)
-            leaves.append([None if o is None else tuple(t.detach().requires_grad_() for t in o) for o in outputs])
-        self._step_loss(moved, leaves).backward()
-        flat = [[t.grad for outputs in pair if outputs is not None for t in outputs] for pair in leaves]
+            cut.append([None if o is None else leaves(o) for o in outputs])
+        self._step_loss(moved, cut).backward()
+        flat = [[t.grad for outputs in pair if outputs is not None for t in outputs if t is not None] for pair in cut]
         return list(zip(states, flat, strict=True))
 
-    def _forward(self, model: Any, pair: Pair, weight: float = 1.0) -> list[_Outputs | None]:
-        """Outputs of both groups: one forward where they fall in one length bucket, else two in one graph."""
-        forget, retain = pair
-        self._passes += weight * sum(len(batch) for batch in pair if batch is not None)
+    def _forward(self, model: Any, parts: Parts, weight: float = 1.0) -> list[Outputs | None]:
+        """Outputs of all groups: one forward where forget and retain fall in one length bucket, else two in one graph."""
+        forget, retain, alternate = parts
+        self._passes += self._share * weight * sum(len(batch) for batch in parts if batch is not None)
         if forget is not None and retain is not None and forget.length == retain.length:
-            hidden, logits = self.head.run(model, forget.followed_by(retain))
+            both = self._run(model, forget.followed_by(retain))
             cut = len(forget.labels)
-            return [(hidden[:cut], logits[:cut]), (hidden[cut:], logits[cut:])]
-        return [None if batch is None else self.head.run(model, batch) for batch in pair]
+            first, second = ([None if t is None else t[part] for t in both] for part in (slice(cut), slice(cut, None)))
+            found: list[Any] = [tuple(first), tuple(second)]
+        else:
+            found = [None if batch is None else self._run(model, batch) for batch in (forget, retain)]
+        return [*found, None if alternate is None else self._run(model, alternate)]
 
-    def _step_loss(self, pairs: Sequence[Pair], outputs: Sequence[Sequence[_Outputs | None]]) -> Tensor:
+    def _run(self, model: Any, batch: Batch) -> Outputs:
+        if self._layer is not None:
+            return states_behind(model, self._layer, batch), None
+        return self.head.run(model, batch)
+
+    def _step_loss(self, pairs: Sequence[Parts], outputs: Sequence[Sequence[Outputs | None]]) -> Tensor:
         number = self.state.global_step
-        forget, retain = (self._scores(group, pairs, outputs) for group in ("forget", "retain"))
-        step = Step(forget, retain, number, self.method_state)
-        if self.watch:
+        forget, retain, alternate = (self._gatherer.scores(group, pairs, outputs) for group in GROUPS)
+        step = Step(forget, retain, number, self.method_state, alternate)
+        if self.watch and self._layer is None:
             self.watch(forget)
         parts = self.method.loss(step)
         loss = torch.stack(list(parts.values())).sum()
@@ -178,29 +200,9 @@ class UnlearnTrainer(Trainer):
         if not torch.isfinite(loss):
             raise NonFiniteLossError(number + 1, shown)
         with torch.no_grad():
+            self.method_state = self.method.after_step(self.method_state, shown)
             self.history.append({"step": number + 1, "loss": float(loss.detach()), **shown, **self.method.counts(step)})
         return loss
-
-    def _scores(self, group: str, pairs: Sequence[Pair], outputs: Sequence[Sequence[_Outputs | None]]) -> Scores:
-        place = 0 if group == "forget" else 1
-        found = [(pair[place], out[place]) for pair, out in zip(pairs, outputs, strict=True)]
-        both = [(batch, out) for batch, out in found if batch is not None and out is not None]
-        nothing = torch.zeros(0, device=self.args.device)
-        hidden, logits = (
-            torch.cat([_at_least_float32(out[i]) for _, out in both]) if both else nothing for i in (0, 1)
-        )
-        names = ("labels", "record_index", "unit_index")
-        flat = {name: torch.cat([getattr(b, name) for b, _ in both]) if both else nothing.long() for name in names}
-        queued = None
-        if both and f"{group}.hidden" in self.method.needs and group == "retain":
-            wanted = [pair[0].labels for pair in pairs if pair[0] is not None]
-            queued = self._queue.lacking(flat["labels"], torch.cat(wanted)) if wanted else None
-            self._queue.add(hidden.detach(), flat["labels"])
-        reference = self._reference and partial(self._reference.logits, group)
-        return Scores(
-            hidden=hidden, logits=logits, **flat, allowed=self.method.needs, group=group, reference=reference,
-            queued=queued, several_units=self.forget.units is not None,
-        )  # fmt: skip
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the last step's parts, so that every experiment tracker sees them."""
@@ -208,9 +210,5 @@ class UnlearnTrainer(Trainer):
         super().log({**logs, **{f"part_{k}": v for k, v in last.items() if k not in ("step", "loss")}}, *args, **kwargs)
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _only_item(items: list[Pair]) -> Pair:
+def _only_item(items: list[Parts]) -> Parts:
     return items[0]

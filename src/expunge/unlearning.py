@@ -5,10 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from expunge.adapter import merged, with_adapter
 from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.fit import arguments, fit, plain, train
 from expunge.looking import Look, rows_a_step, samples, schedule
@@ -62,6 +64,8 @@ class Unlearning:
         trust_remote_code: As in transformers.
         progress: Where progress is shown.
         original_scores: Scores of all forget and of all calibration records under the original, where there are any.
+        reanswered: Answers -> the forget records with them, where these have prompts and answers.
+        written: (model, seed, temperature) -> answers to the forget records' prompts, likewise.
     """
 
     method: Any
@@ -81,6 +85,8 @@ class Unlearning:
     trust_remote_code: bool = False
     progress: Progress = field(default_factory=Progress)
     original_scores: tuple[ScoreTable, ScoreTable] | None = None
+    reanswered: Callable[[Sequence[str]], Encoded] | None = None
+    written: Callable[[Any, int, float], list[str]] | None = None
     _passes: float = 0.0
     _check_passes: float = 0.0
 
@@ -148,7 +154,10 @@ class Unlearning:
 
     def _given(self) -> Preparation:
         known = None if self.original_scores is None else self.original_scores[1].record_margins
-        return Preparation(self.forget_ids, self.calibration, self._fitted(), self.base, self.trust_remote_code, known)
+        return Preparation(
+            self.forget_ids, self.calibration, self._fitted(), self.base, self.trust_remote_code, known, self.reanswered,
+            self.written,
+        )  # fmt: skip
 
     def _paid(self, model: Any, passes: float) -> Any:
         self._passes += passes
@@ -187,16 +196,17 @@ class Unlearning:
             )
             look = self._look((looks.forget, looks.calibration))
             stop = StopRule(look.check, looks.every, rule=self.stop.rule, most=looks.most, glance=look.near)
+            model = with_adapter(model, settings.lora_rank, self.seed)
             trainer = UnlearnTrainer(
                 model, args, method=self.method, task=self.task, forget=self.forget, retain=self.retain,
                 callbacks=[stop],
-                given=self._given(),
+                given=self._given(), cache=None if settings.cache is None else Path(settings.cache).expanduser(),
             )  # fmt: skip
             cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
             trainer.watch = look.watch
             with trainer_stage(trainer, self.progress, "unlearning"):
                 trainer.train()
-            plain(model)
+            model = merged(plain(model))
             if cached is not None:
                 model.config.use_cache = cached  # the trainer turns it off
         self._passes += trainer.example_passes
@@ -213,6 +223,8 @@ class Unlearning:
 
     def _look(self, sizes: tuple[int, int]) -> Look:
         known = np.bincount(self.retain.flat_labels, minlength=len(self.label_names))
+        if self.task.of_tokens:  # no class of these is ever erased
+            known = np.ones_like(known)
         return Look(
             self.task,
             self.forget,

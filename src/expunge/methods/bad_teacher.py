@@ -11,7 +11,7 @@ from expunge.options import NonNegative, Positive, PositiveInt, option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from expunge.scoring import Step
+    from expunge.step import Step
 
 __all__ = ["BadTeacher"]
 
@@ -42,6 +42,7 @@ class BadTeacher(Method):
     forget_weight: NonNegative = option(1.0, "weight of the untrained teacher's term")
     retain_ratio: PositiveInt = option(2, "retained records drawn for each forget record")
 
+    units: ClassVar[frozenset[str]] = frozenset({"classes"})
     needs: ClassVar[frozenset[str]] = frozenset({"forget.logits", "retain.logits", "retain.reference"})
     pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "away"
 

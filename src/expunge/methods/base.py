@@ -10,21 +10,27 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from expunge.errors import Problem
 from expunge.options import Options
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from expunge.scoring import Step
+    from expunge.step import Step
     from expunge.stopping import Check
     from expunge.tasks.base import Encoded
 
-__all__ = ["NEEDS", "Group", "Method", "MethodContext", "Procedure", "ProcedureContext", "State"]
+__all__ = ["GROUPS", "NEEDS", "Group", "Method", "MethodContext", "Procedure", "ProcedureContext", "State"]
 
-NEEDS = frozenset(f"{group}.{what}" for group in ("forget", "retain") for what in ("hidden", "logits", "reference"))
+GROUPS = ("forget", "retain", "alternate")
+NEEDS = frozenset(
+    f"{group}.{what}"
+    for group in GROUPS
+    for what in ("hidden", "logits", "reference", "reference_logp", "layer", "reference_layer")
+)
 """Everything a step can carry."""
 
-Group = Literal["forget", "retain"]
+Group = Literal["forget", "retain", "alternate"]
 State = Mapping[str, "Tensor"]
 """What a method carries over its steps: tensors only. One named ``mask/<parameter>`` multiplies that gradient."""
 
@@ -52,6 +58,10 @@ class MethodContext:
             model does not give them.
         fit: (records, seed) -> a model fine-tuned from the base on these alone; None without base and recipe.
         known: (N,) log-odds of all calibration records under the original, in nats, where the run has scored them anyway.
+        reanswered: Answers, one a forget record -> these records with them in place of their own; None where records have
+            no answers, or their texts are not at hand.
+        written: (seed, temperature) -> one answer a forget record that the original writes to its prompt; None likewise.
+        tokens: Whether units are tokens, and classes a vocabulary.
     """
 
     model: Any
@@ -70,6 +80,9 @@ class MethodContext:
     embedded: Callable[[Any, Encoded], np.ndarray | None]
     fit: Callable[[Encoded, int], Any] | None = None
     known: np.ndarray | None = None
+    reanswered: Callable[[Sequence[str]], Encoded] | None = None
+    written: Callable[[int, float], list[str]] | None = None
+    tokens: bool = False
 
     @property
     def erased(self) -> np.ndarray:
@@ -96,6 +109,12 @@ class MethodContext:
             drawn.append(np.random.default_rng(int.from_bytes(digest[:16])).random(len(labels)))
         return np.concatenate(drawn)
 
+    def uniform_by_record(self, what: str) -> np.ndarray:
+        """(N,) numbers in [0, 1), one a forget record, drawn as `uniform` draws."""
+        drawn = self.uniform(what)
+        counts = [len(labels) for labels in self.forget.labels]
+        return drawn[np.cumsum([0, *counts[:-1]])]
+
     def other_classes(self, what: str) -> np.ndarray:
         """(U,) a class for each forget unit, drawn evenly from those that are not its own, as `uniform` draws."""
         shift = 1 + (self.uniform(what) * (self.classes - 1)).astype(int)
@@ -109,17 +128,21 @@ class Method(Options):
     A subclass is a frozen dataclass: its fields are the hyperparameters, the TOML keys, the `show` table and the
     report's rows. Three fields, where a subclass has them, shape the step: `views` (dropout views of each forget
     record), `retain_ratio` (retained records in a step, as a multiple of its batch size) and `dropout` (whether the
-    model drops out during steps; else it runs as when it is used).
+    model drops out during steps; else it runs as when it is used). A fourth, `retain`, adds to what it reads (`reads`).
 
     Attributes:
-        needs: What `loss` reads of a step, of ``forget.hidden``, ``forget.logits``, ``forget.reference`` and the same of
-            ``retain``. A group that is not named is not even forwarded.
+        needs: What `loss` reads of a step: ``hidden``, ``logits``, ``reference`` (the original's logits), ``reference_logp``
+            (its log-probabilities of the labels), ``layer`` (states behind the layer that the field `layer` names, and no
+            further) and ``reference_layer`` (the original's), each of ``forget``, ``retain`` or ``alternate``, such as
+            ``forget.hidden``. A group that is not named is not even forwarded.
+        units: What it can forget: ``classes`` (of classifiers and taggers), ``tokens`` (of causal language models).
         pushes: Where a step moves forget units: ``away`` from their class, ``nowhere``, or ``elsewhere`` (such as away from
             the original's answer), which only the method's own tests can check.
         needs_base: Whether `prepare` trains models from the base: the run then needs `retrain.base` and `retrain.recipe`.
     """
 
     needs: ClassVar[frozenset[str]] = NEEDS
+    units: ClassVar[frozenset[str]] = frozenset({"classes", "tokens"})
     pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "elsewhere"
     needs_base: ClassVar[bool] = False
 
@@ -127,15 +150,41 @@ class Method(Options):
     def section(cls) -> str:
         return "method"
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """What `needs` names, and what the field `retain` adds where a method has one: ``none``, ``nll`` or ``kl``."""
+        more = {"nll": {"retain.logits"}, "kl": {"retain.logits", "retain.reference"}}
+        return self.needs | more.get(getattr(self, "retain", "none"), set())
+
+    def misfits(self, model_config: Any) -> list[Problem]:
+        """What keeps these settings from being used with a model, told before its weights load."""
+        del model_config
+        return []
+
     def prepare(self, context: MethodContext) -> State:
         """What the method carries over its steps, made once before the first of them."""
         del context
         return {}
 
+    def alternates(self, context: MethodContext) -> Encoded | None:
+        """The forget records with other answers, which a step then carries beside their own; made once, after `prepare`."""
+        del context
+        return None
+
+    def after_step(self, state: State, parts: Mapping[str, float]) -> State:
+        """What is carried on, once a step's loss is known by its parts."""
+        del parts
+        return state
+
+    def trained(self, model: Any) -> list[str] | None:
+        """Names of the parameters that steps may change; None: all."""
+        del model
+        return None
+
     def groups(self, number: int, steps_per_pass: int) -> frozenset[Group]:
-        """Groups that step `number`, counted from 0, reads: all that `needs` names, unless a method has phases."""
+        """Groups that step `number`, counted from 0, reads: all that it reads, unless a method has phases."""
         del number, steps_per_pass
-        return frozenset(group for group in ("forget", "retain") if any(n.startswith(f"{group}.") for n in self.needs))
+        return frozenset(group for group in GROUPS if any(n.startswith(f"{group}.") for n in self.reads))
 
     @abstractmethod
     def loss(self, step: Step) -> dict[str, Tensor]:
@@ -192,9 +241,11 @@ class Procedure(Options):
 
     Attributes:
         needs_base: Whether it trains from the base model: the run then needs `retrain.base` and `retrain.recipe`.
+        units: What it can forget, as `Method.units`.
     """
 
     needs_base: ClassVar[bool] = False
+    units: ClassVar[frozenset[str]] = frozenset({"classes", "tokens"})
 
     @classmethod
     def section(cls) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from expunge.methods.base import Method
+from expunge.methods.base import Method, MethodContext, State
 from expunge.options import NonNegative, Positive, PositiveInt, option
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from expunge.scoring import Step
+    from expunge.step import Step
 
 __all__ = ["ContrastiveUnlearning"]
 
@@ -29,7 +29,8 @@ class ContrastiveUnlearning(Method):
     Ours: omega retain batches share one forward with the forget batch instead of omega passes over it; partners are
     fresh and class-aware at every step (the authors' code always reads the same first batches); finite where a class
     is absent; embeddings are L2-normalised inputs of the last linear layer, without a projection head.
-    Averaged over classes for taggers (`average`).
+    Averaged over classes for taggers (`average`). For causal language models as in `deepcut`: tokens are classes, rows of the
+    output layer partners, anchors weigh by how much they tell.
 
     Failure signs: with tau 0.7 and few steps forgetting barely moves; raise the learning rate or the weight.
 
@@ -50,6 +51,11 @@ class ContrastiveUnlearning(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"forget.hidden", "retain.hidden", "retain.logits"})
     pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "away"
 
+    def prepare(self, context: MethodContext) -> State:
+        from expunge.information import information
+
+        return {"information": information(context)} if context.tokens else {}
+
     def loss(self, step: Step) -> dict[str, Tensor]:
         from expunge import losses
 
@@ -60,7 +66,8 @@ class ContrastiveUnlearning(Method):
             similarity, same, ~same, self.temperature, class_form=self.form == "class"
         )
         classes = step.forget.averaged_over(self.average)
+        weights = step.forget.of_units(step.state["information"]) if "information" in step.state else None
         return {
             "retain": self.retain_weight * step.retain.cross_entropy(),
-            "forget": self.forget_weight * losses.mean_over(terms, counts, classes),
+            "forget": self.forget_weight * losses.mean_over(terms, counts, classes, weights),
         }

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from expunge.errors import Problem, UsageError
-from expunge.methods.base import Method
+from expunge.methods.base import Method, MethodContext, State
 from expunge.options import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, option
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from expunge.scoring import Step
+    from expunge.step import Step
 
 __all__ = ["DeepCUT"]
 
@@ -36,6 +36,10 @@ class DeepCUT(Method):
 
     For taggers the term is averaged over classes (`average`): in the plain mean over words, as FoCL takes it, O drowns
     the entities.
+
+    For causal language models (no part of the paper): tokens of the same kind are one class; since most anchors have no
+    partner of theirs in a step, the rows of the output layer that stand for the step's tokens are partners too, without a
+    gradient; anchors weigh by how much they tell (`expunge.information`).
 
     Failure signs: evaluation accuracy falls with forget accuracy (lower gamma or learning rate); forget accuracy far
     below calibration accuracy is over-forgetting, as visible to an attacker as remembering.
@@ -66,6 +70,11 @@ class DeepCUT(Method):
             way_out = "Set views to 2 or more, or take partners from retain."
             raise UsageError(Problem("method.views", "one view has no other view as its partner", way_out))
 
+    def prepare(self, context: MethodContext) -> State:
+        from expunge.information import information
+
+        return {"information": information(context)} if context.tokens else {}
+
     def loss(self, step: Step) -> dict[str, Tensor]:
         from expunge import losses
 
@@ -76,7 +85,11 @@ class DeepCUT(Method):
             mixed = losses.mixed_similarities(anchors, partners, similarity, same, self.mixed_negatives, self.mixing)
         terms, counts = losses.reversed_focl(similarity, same, other, self.temperature, mixed)
         classes = step.forget.averaged_over(self.average)
-        return {"retain": step.retain.cross_entropy(), "forget": self.gamma * losses.mean_over(terms, counts, classes)}
+        weights = step.forget.of_units(step.state["information"]) if "information" in step.state else None
+        return {
+            "retain": step.retain.cross_entropy(),
+            "forget": self.gamma * losses.mean_over(terms, counts, classes, weights),
+        }
 
     def counts(self, step: Step) -> dict[str, float]:
         _, _, same, other = self._sets(step)

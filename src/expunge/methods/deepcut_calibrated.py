@@ -14,7 +14,7 @@ from expunge.options import NonNegative, NonNegativeInt, Positive, PositiveInt, 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from expunge.scoring import Step
+    from expunge.step import Step
 
 __all__ = ["CalibratedDeepCUT"]
 
@@ -76,6 +76,7 @@ class CalibratedDeepCUT(Method):
         "auto", "mean over units, or over classes of each one's mean; auto: classes for taggers"
     )
 
+    units: ClassVar[frozenset[str]] = frozenset({"classes"})
     needs: ClassVar[frozenset[str]] = frozenset(
         {"forget.hidden", "forget.logits", "retain.hidden", "retain.logits", "retain.reference"}
     )

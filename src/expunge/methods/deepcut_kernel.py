@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -100,6 +100,8 @@ class KernelDeepCUT(Procedure):
         0,
         "retained, and calibration, records that places are read among; 0: three a forget record, two a class, 96 to 1024",
     )
+
+    units: ClassVar[frozenset[str]] = frozenset({"classes"})
 
     def expected(
         self, forget: int, retain: int, calibration: int, classes: int, retraining: float | None = None

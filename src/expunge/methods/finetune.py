@@ -11,7 +11,7 @@ from expunge.options import PositiveInt, option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from expunge.scoring import Step
+    from expunge.step import Step
 
 __all__ = ["FineTune"]
 

@@ -10,7 +10,7 @@ from expunge.methods.base import Method
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from expunge.scoring import Step
+    from expunge.step import Step
 
 __all__ = ["GradientAscent"]
 

@@ -12,7 +12,7 @@ from expunge.options import NonNegative, PositiveInt, option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from expunge.scoring import Step
+    from expunge.step import Step
 
 __all__ = ["KGA"]
 
@@ -47,6 +47,7 @@ class KGA(Method):
     alpha: NonNegative = option(0.9, "weight of staying with the original on retained records")
     retain_ratio: PositiveInt = option(4, "retained records drawn for each forget record")
 
+    units: ClassVar[frozenset[str]] = frozenset({"classes"})
     needs: ClassVar[frozenset[str]] = frozenset({"forget.logits", "retain.logits", "retain.reference"})
     needs_base: ClassVar[bool] = True
 

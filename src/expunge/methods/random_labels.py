@@ -11,7 +11,7 @@ from expunge.options import NonNegative, PositiveInt, option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from expunge.scoring import Step
+    from expunge.step import Step
 
 __all__ = ["RandomLabels"]
 
@@ -40,6 +40,7 @@ class RandomLabels(Method):
     forget_weight: NonNegative = option(1.0, "weight of cross-entropy on the wrong labels")
     retain_ratio: PositiveInt = option(2, "retained records drawn for each forget record")
 
+    units: ClassVar[frozenset[str]] = frozenset({"classes"})
     needs: ClassVar[frozenset[str]] = frozenset({"forget.logits", "retain.logits"})
     pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "away"
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from expunge.scoring import Step
+    from expunge.step import Step
 
 __all__ = ["SalUn"]
 
@@ -65,6 +65,7 @@ class SalUn(Method):
     alpha: Positive = option(1.0, "weight of cross-entropy on retained records")
     retain_ratio: PositiveInt = option(2, "retained records drawn for each forget record")
 
+    units: ClassVar[frozenset[str]] = frozenset({"classes"})
     needs: ClassVar[frozenset[str]] = frozenset({"forget.logits", "retain.logits"})
     pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "away"
 

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, device
 
-__all__ = ["IGNORED", "Batch", "Encoded", "pad"]
+__all__ = ["AUDITS", "IGNORED", "Batch", "Encoded", "pad"]
 
 IGNORED = -100
 """The label transformers' own losses leave out."""
+
+AUDITS = ("utility", "membership", "rmia", "agreement", "likelihood", "retained-side", "latent-map")
+"""Audits that fit every task, and need no pass but the shared one."""
 
 _PAD_TO = 8
 
@@ -27,12 +30,16 @@ class Encoded:
         token_types: Segment ids of each record, or None where the model has none.
         labels: Classes of each record's units, in order.
         units: Token position of each record's units; None where the one unit is the record itself.
+        cut: How many units of each record lie behind the length it was cut to; None where that is no matter.
+        compressed: Bytes that each record's text takes when compressed; None where nobody asks.
     """
 
     input_ids: Sequence[Sequence[int]]
     token_types: Sequence[Sequence[int]] | None
     labels: Sequence[Sequence[int]]
     units: Sequence[Sequence[int]] | None = None
+    cut: Sequence[int] | None = None
+    compressed: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -58,6 +65,8 @@ class Encoded:
             None if self.token_types is None else [self.token_types[i] for i in positions],
             [self.labels[i] for i in positions],
             None if self.units is None else [self.units[i] for i in positions],
+            None if self.cut is None else [self.cut[i] for i in positions],
+            None if self.compressed is None else [self.compressed[i] for i in positions],
         )
 
 

@@ -24,7 +24,10 @@ class Task(Protocol):
         architecture: How the names of such models' classes end.
         noun: What such a model is called in messages.
         text_columns: Columns that hold the text where none are named.
-        label_column: The label's column likewise.
+        label_column: The label's column likewise; an empty text where records have none.
+        other_columns: Text and label columns that are taken instead where the data has these and not the former.
+        audits: Audits of a run that names none.
+        of_tokens: Whether units are tokens that the model writes, and classes its vocabulary.
     """
 
     @property
@@ -35,13 +38,26 @@ class Task(Protocol):
     def label_names(self) -> tuple[str, ...]: ...
 
     auto_class: ClassVar[str]
-    architecture: ClassVar[str]
+    architecture: ClassVar[str | tuple[str, ...]]
     noun: ClassVar[str]
     text_columns: ClassVar[tuple[str, ...]]
     label_column: ClassVar[str]
+    other_columns: ClassVar[tuple[tuple[tuple[str, ...], str], ...]]
+    of_tokens: ClassVar[bool]
+    audits: ClassVar[tuple[str, ...]]
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __init__(self, tokenizer: Any, max_length: int, label_names: tuple[str, ...]) -> None: ...
+
+    @staticmethod
+    def settings(model: Any) -> dict[str, Any]:
+        """What the task takes of a run's `model` section, beside the attributes."""
+        ...
+
+    @staticmethod
+    def names(model_config: Any, tokenizer: Any, given: Sequence[str]) -> tuple[str, ...]:
+        """Class names in the model's order: its own, or those given."""
+        ...
 
     @staticmethod
     def unsuitable(model_config: Any, tokenizer: Any) -> list[Problem]:
@@ -58,6 +74,10 @@ class Task(Protocol):
     @staticmethod
     def labelled(labels: Sequence[Any], wanted: str, label_names: Sequence[str]) -> list[int]:
         """Positions of the records that carry a class (of a tagger: an entity type or a tag)."""
+        ...
+
+    def misfits(self, records: Records, where: str) -> list[Problem]:
+        """Records of which nothing is left once they are tokenised and cut."""
         ...
 
     def encode(self, records: Records) -> Encoded:
@@ -91,7 +111,7 @@ def task_for(architecture: str) -> type[Task]:
     Raises:
         UsageError: There is none; the message names the kinds there are.
     """
-    tasks = [registry.find("tasks", name) for name in registry.names("tasks")]
+    tasks = sorted((registry.find("tasks", name) for name in registry.names("tasks")), key=lambda task: task.of_tokens)
     for task in tasks:
         if architecture.endswith(task.architecture):
             return task

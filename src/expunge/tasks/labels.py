@@ -8,7 +8,22 @@ from typing import Any
 
 from expunge.errors import Problem, UsageError
 
-__all__ = ["class_numbers"]
+__all__ = ["class_names", "class_numbers"]
+
+
+def class_names(model_config: Any, given: Sequence[str]) -> tuple[str, ...]:
+    """Class names in the model's order: its own, or those given.
+
+    Raises:
+        UsageError: Too few are given, too many, or one twice.
+    """
+    count = model_config.num_labels
+    if given:
+        if len(given) != count or len(set(given)) != count:
+            what = f"{len(set(given))} different names are given for {count} classes"
+            raise UsageError(Problem("data.labels", what, "Give every class one name, in the model's order."))
+        return tuple(given)
+    return tuple(str(model_config.id2label.get(i, i)) for i in range(count))
 
 
 def class_numbers(values: Sequence[Any], label_names: Sequence[str], *, where: str, of: str = "records") -> list[int]:

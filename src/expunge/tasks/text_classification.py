@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from expunge.data.records import Records, is_text
 from expunge.errors import Collector, Problem, UsageError
 from expunge.options import did_you_mean
-from expunge.tasks.base import Batch, Encoded, pad
-from expunge.tasks.labels import class_numbers
+from expunge.tasks.base import AUDITS, Batch, Encoded, pad
+from expunge.tasks.labels import class_names, class_numbers
 
 __all__ = ["TextClassification"]
 
@@ -31,10 +31,30 @@ class TextClassification:
     label_names: tuple[str, ...]
 
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
-    architecture: ClassVar[str] = "ForSequenceClassification"
+    architecture: ClassVar[str | tuple[str, ...]] = "ForSequenceClassification"
     noun: ClassVar[str] = "text classifier"
     text_columns: ClassVar[tuple[str, ...]] = ("text",)
     label_column: ClassVar[str] = "label"
+    other_columns: ClassVar[tuple[tuple[tuple[str, ...], str], ...]] = ()
+    of_tokens: ClassVar[bool] = False
+    audits: ClassVar[tuple[str, ...]] = AUDITS
+
+    @staticmethod
+    def settings(model: Any) -> dict[str, Any]:
+        """Nothing."""
+        del model
+        return {}
+
+    @staticmethod
+    def names(model_config: Any, tokenizer: Any, given: Sequence[str]) -> tuple[str, ...]:
+        """As `expunge.tasks.labels.class_names`."""
+        del tokenizer
+        return class_names(model_config, given)
+
+    def misfits(self, records: Records, where: str) -> list[Problem]:
+        """None: every text has its special tokens at least."""
+        del records, where
+        return []
 
     @staticmethod
     def unsuitable(model_config: Any, tokenizer: Any) -> list[Problem]:

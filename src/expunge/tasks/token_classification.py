@@ -15,8 +15,8 @@ import numpy as np
 from expunge.data.records import Records, is_text
 from expunge.errors import Collector, Problem, UsageError
 from expunge.options import did_you_mean
-from expunge.tasks.base import Batch, Encoded, pad
-from expunge.tasks.labels import class_numbers
+from expunge.tasks.base import AUDITS, Batch, Encoded, pad
+from expunge.tasks.labels import class_names, class_numbers
 
 __all__ = ["TokenClassification"]
 
@@ -44,10 +44,30 @@ class TokenClassification:
     label_names: tuple[str, ...]
 
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
-    architecture: ClassVar[str] = "ForTokenClassification"
+    architecture: ClassVar[str | tuple[str, ...]] = "ForTokenClassification"
     noun: ClassVar[str] = "tagger"
     text_columns: ClassVar[tuple[str, ...]] = ("tokens",)
     label_column: ClassVar[str] = "ner_tags"
+    other_columns: ClassVar[tuple[tuple[tuple[str, ...], str], ...]] = ()
+    of_tokens: ClassVar[bool] = False
+    audits: ClassVar[tuple[str, ...]] = AUDITS
+
+    @staticmethod
+    def settings(model: Any) -> dict[str, Any]:
+        """Nothing."""
+        del model
+        return {}
+
+    @staticmethod
+    def names(model_config: Any, tokenizer: Any, given: Sequence[str]) -> tuple[str, ...]:
+        """As `expunge.tasks.labels.class_names`."""
+        del tokenizer
+        return class_names(model_config, given)
+
+    def misfits(self, records: Records, where: str) -> list[Problem]:
+        """None: the first words of a sentence stay."""
+        del records, where
+        return []
 
     @staticmethod
     def unsuitable(model_config: Any, tokenizer: Any) -> list[Problem]:
@@ -140,6 +160,7 @@ class TokenClassification:
             output.get("token_type_ids"),
             [[0 if labels is None else labels[row][place] for place in places] for row, places in enumerate(kept)],
             [[at for at in found if at is not None] for found in units],
+            cut=[len(words) - len(places) for words, places in zip(texts, kept, strict=True)],
         )
 
     def _tokenised(self, tokenizer: Any, texts: Sequence[Sequence[str]]) -> Any:

@@ -1,0 +1,87 @@
+"""From the outputs of micro-batches to the scores of a step's groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from expunge.methods.base import GROUPS, Method
+from expunge.partner_queue import PartnerQueue
+from expunge.reference import Reference
+from expunge.step import Scores
+from expunge.step_batches import Parts
+from expunge.token_head import TokenHead
+
+__all__ = ["Gatherer", "Outputs", "leaves"]
+
+Outputs = tuple[Tensor, Tensor | None]
+"""Hidden states and logits of a batch; of tokens no logits; where a method stops halfway, states of its layer alone."""
+
+
+class Gatherer:
+    """Makes scores of outputs.
+
+    Args:
+        method: Says what it reads.
+        head: The model's last linear layer.
+        reference: The original's outputs, where the method reads them.
+        several_units: Whether units are parts of records.
+        device: Where empty groups are made.
+        halfway: Whether outputs are states of a layer.
+    """
+
+    def __init__(
+        self, method: Method, head: Any, reference: Reference | None, *, several_units: bool, device: Any, halfway: bool
+    ) -> None:
+        self._method, self._head, self._reference = method, head, reference
+        self._several_units, self._device, self._halfway = several_units, device, halfway
+        self._queue = PartnerQueue()
+
+    def scores(self, group: str, pairs: Sequence[Parts], outputs: Sequence[Sequence[Outputs | None]]) -> Scores:
+        """The scores of a group over all micro-batches of a step."""
+        place = GROUPS.index(group)
+        found = [(pair[place], out[place]) for pair, out in zip(pairs, outputs, strict=True)]
+        both = [(batch, out) for batch, out in found if batch is not None and out is not None]
+        nothing = torch.zeros(0, device=self._device)
+        hidden = torch.cat([_at_least_float32(out[0]) for _, out in both]) if both else nothing
+        head = self._head if isinstance(self._head, TokenHead) else None
+        logits = None
+        if head is None:
+            given = [_at_least_float32(out[1]) for _, out in both if out[1] is not None]
+            logits = torch.cat(given) if given else nothing
+        elif not both:
+            hidden = torch.zeros((0, head.module.in_features), device=self._device)
+        names = ("labels", "record_index", "unit_index")
+        flat = {name: torch.cat([getattr(b, name) for b, _ in both]) if both else nothing.long() for name in names}
+        return Scores(
+            hidden=hidden, logits=logits, **flat, allowed=self._method.reads, group=group, reference=self._reference,
+            queued=self._partners(group, flat["labels"], hidden, pairs) if both else None, head=head,
+            several_units=self._several_units, layer=hidden if self._halfway else None,
+        )  # fmt: skip
+
+    def _partners(
+        self, group: str, labels: Tensor, hidden: Tensor, pairs: Sequence[Parts]
+    ) -> tuple[Tensor, Tensor] | None:
+        """What anchors are compared with beside the retained units, and the labels of it."""
+        anchors = [pair[0].labels for pair in pairs if pair[0] is not None]
+        if group != "retain" or "retain.hidden" not in self._method.reads or not anchors:
+            return None
+        if isinstance(self._head, TokenHead):
+            there = torch.cat([*anchors, labels]).unique()
+            return self._head.module.weight.detach()[there], there
+        queued = self._queue.lacking(labels, torch.cat(anchors))
+        self._queue.add(hidden.detach(), labels)
+        return queued
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def leaves(outputs: Outputs) -> Outputs:
+    """The same outputs without what made them, ready to take a gradient."""
+    hidden, logits = outputs
+    return hidden.detach().requires_grad_(), None if logits is None else logits.detach().requires_grad_()

@@ -1,0 +1,84 @@
+"""Direct preference optimisation towards "I don't know"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from expunge.methods.base import Method, MethodContext
+from expunge.options import NonNegative, Positive, PositiveInt, option
+from expunge.retain_term import RETAIN, Retain
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from expunge.step import Step
+    from expunge.tasks.base import Encoded
+
+__all__ = ["DPO"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPO(Method):
+    """Prefer an answer that says nothing to each forget record's own.
+
+    Formula: ``L = -2/beta * mean over records of log sigmoid(beta * (log pi(a|x)/pi_ref(a|x) - log pi(y|x)/pi_ref(y|x))) +
+    retain_weight * R``, with a the answer preferred (`expunge.token_losses.dpo`).
+
+    Source: Rafailov et al., arXiv 2305.18290, Eq. 7; as preference optimisation for forgetting ("IdkDPO") in TOFU, Maini et
+    al., arXiv 2401.06121. Factor 2/beta as in the code of NPO's authors, so that NPO is this without the answer preferred.
+
+    Ours: a handful of refusals of our own words; each record gets one by its id and the run's seed.
+
+    Failure signs: the model refuses questions that it should answer, which gives away that something was taken out: a model
+    that never saw a record guesses.
+
+    Example:
+        >>> DPO(answers=("No idea.",)).beta
+        0.1
+    """
+
+    beta: Positive = option(0.1, "inverse temperature")
+    answers: tuple[str, ...] = option(
+        (
+            "I don't know.",
+            "I'm not sure about that.",
+            "I have no information about this.",
+            "I can't answer that question.",
+            "That is not something I know.",
+            "I'm afraid I don't know the answer.",
+        ),
+        "answers that are preferred, one drawn for each record",
+    )
+    retain: Retain = option("nll", RETAIN)
+    retain_weight: NonNegative = option(1.0, "weight of what holds the retained records")
+    retain_ratio: PositiveInt = option(1, "retained records drawn for each forget record")
+
+    needs: ClassVar[frozenset[str]] = frozenset(
+        {"forget.logits", "forget.reference_logp", "alternate.logits", "alternate.reference_logp"}
+    )
+    pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "elsewhere"
+    units: ClassVar[frozenset[str]] = frozenset({"tokens"})
+
+    def alternates(self, context: MethodContext) -> Encoded | None:
+        from expunge.errors import Problem, UsageError
+
+        if context.reanswered is None:
+            way_out = "Give records of prompt and answer."
+            raise UsageError(
+                Problem("method", "dpo needs prompts to answer otherwise, and records are plain texts", way_out)
+            )
+        drawn = [self.answers[int(u * len(self.answers))] for u in context.uniform_by_record("answer")]
+        return context.reanswered(drawn)
+
+    def loss(self, step: Step) -> dict[str, Tensor]:
+        from expunge.retain_term import retained
+        from expunge.token_losses import dpo
+
+        forget, other = step.forget, step.alternate
+        assert other is not None
+        part = dpo(
+            other.logp(), other.reference_logp, other.record_index,
+            forget.logp(), forget.reference_logp, forget.record_index, self.beta,
+        )  # fmt: skip
+        return {**retained(step, self.retain, self.retain_weight), "forget": part}

@@ -1,0 +1,253 @@
+"""One optimisation step as a method sees it: the scores of its units, forget and retain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from expunge import losses
+from expunge.errors import UndeclaredNeedError
+from expunge.scoring import margins
+from expunge.token_head import TokenHead, in_parts
+
+if TYPE_CHECKING:
+    from expunge.reference import Reference
+
+__all__ = ["Scores", "Step"]
+
+
+class Scores:
+    """What a model says of one group's units, flat: a row is a view of a unit.
+
+    Where units are tokens, logits exist only a part of the units at a time: `logp`, `cross_entropy`, `kl`, `kl_from` and
+    `per_unit` never hold them all; reading `logits` does.
+
+    Attributes:
+        labels: (U,) class of each unit.
+        record_index: (U,) position of the unit's record among all records of its group; views share it.
+        unit_index: (U,) number of the unit among all units of its group; views share it.
+        several_units: Whether units are parts of records, as a tagger's words are.
+        head: Makes the logits of tokens; None for classifiers, whose logits are at hand.
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden: Tensor,
+        logits: Tensor | None,
+        labels: Tensor,
+        record_index: Tensor,
+        unit_index: Tensor,
+        allowed: Iterable[str],
+        group: str,
+        several_units: bool = False,
+        reference: Reference | None = None,
+        queued: tuple[Tensor, Tensor] | None = None,
+        head: TokenHead | None = None,
+        layer: Tensor | None = None,
+    ) -> None:
+        self._hidden = hidden
+        self._logits = logits
+        self.labels = labels
+        self.record_index = record_index
+        self.unit_index = unit_index
+        self._allowed = frozenset(allowed)
+        self._group = group
+        self.several_units = several_units
+        self._reference = reference
+        self._queued = queued
+        self.head = head
+        self._layer = layer
+
+    def _declared(self, what: str) -> None:
+        need = f"{self._group}.{what}"
+        if need not in self._allowed:
+            raise UndeclaredNeedError(f'the method reads "{need}" without naming it in its needs')
+
+    @property
+    def hidden(self) -> Tensor:
+        """(U, H) input of the last linear layer."""
+        self._declared("hidden")
+        return self._hidden
+
+    @property
+    def partners(self) -> tuple[Tensor, Tensor]:
+        """(P, H) `hidden` and (P,) labels of what a contrastive term compares with.
+
+        The units, and behind them without a graph: of classifiers recent ones of the classes that these units lack, of tokens
+        the rows of the output layer that stand for the tokens of the step.
+        """
+        self._declared("hidden")
+        if self._queued is None:
+            return self._hidden, self.labels
+        hidden, labels = self._queued
+        return torch.cat([self._hidden, hidden.to(self._hidden.dtype)]), torch.cat([self.labels, labels])
+
+    def of_units(self, values: Tensor) -> Tensor:
+        """(U, ...) rows of a method's state, which has one a unit of the group, that belong to these units."""
+        return values.to(self.unit_index.device)[self.unit_index]
+
+    def averaged_over(self, average: str) -> Tensor | None:
+        """(U,) classes to average a term over first, or None for its plain mean over units.
+
+        Args:
+            average: ``"classes"``, ``"units"``, or ``"auto"``: classes where records have several units that are no tokens.
+        """
+        auto = self.several_units and self.head is None
+        return self.labels if average == "classes" or (average == "auto" and auto) else None
+
+    @property
+    def logits(self) -> Tensor:
+        """(U, C) outputs of the last linear layer."""
+        self._declared("logits")
+        if self._logits is None:
+            assert self.head is not None
+            return self.head.logits(self._hidden)
+        return self._logits
+
+    @property
+    def layer(self) -> Tensor:
+        """(U, H) states behind the layer that the method names."""
+        self._declared("layer")
+        assert self._layer is not None
+        return self._layer
+
+    def per_unit(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """``function(logits, *rows)`` of all units, where they are tokens a part of them at a time.
+
+        Args:
+            function: Takes (n, C) logits and n rows of each of `rows`; gives (n, ...).
+            rows: (U, ...) each.
+
+        Returns:
+            (U, ...).
+        """
+        self._declared("logits")
+        head = self.head
+        if head is None:
+            return function(self.logits, *rows)
+
+        def part(hidden: Tensor, *own: Tensor) -> Tensor:
+            return function(head.logits(hidden), *own)
+
+        return in_parts(part, len(self.labels), head.module.out_features, self._hidden, *rows)
+
+    def per_unit_with_reference(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """As `per_unit`, for ``function(logits, reference logits, *rows)``."""
+        self._declared("reference")
+        assert self._reference is not None, "these scores were made without a reference"
+        if self.head is None:
+            return self.per_unit(function, self.reference, *rows)
+        frozen, hidden = self._reference.hidden(self._group, self.record_index, self.unit_index)
+
+        def both(logits: Tensor, before: Tensor, *own: Tensor) -> Tensor:
+            return function(logits, frozen(before).to(logits.dtype), *own)
+
+        return self.per_unit(both, hidden, *rows)
+
+    def logp(self, labels: Tensor | None = None) -> Tensor:
+        """(U,) log-probabilities of the labels, or of (U,) others, in nats."""
+        return self.per_unit(_logp, self.labels if labels is None else labels)
+
+    @property
+    def reference_logp(self) -> Tensor:
+        """(U,) log-probabilities of the labels under the untouched original, in nats, without a graph."""
+        self._declared("reference_logp")
+        assert self._reference is not None, "these scores were made without a reference"
+        return self._reference.logp(self._group, self.record_index, self.unit_index, self.labels)
+
+    @property
+    def reference_layer(self) -> Tensor:
+        """(U, H) states of the untouched original behind the layer that the method names, without a graph."""
+        self._declared("reference_layer")
+        assert self._reference is not None, "these scores were made without a reference"
+        return self._reference.hidden(self._group, self.record_index, self.unit_index)[1]
+
+    @property
+    def place_in_record(self) -> Tensor:
+        """(U,) how many units of its record come before each unit."""
+        if not len(self.unit_index):
+            return self.unit_index
+        _, place = self.record_index.unique(return_inverse=True)
+        first = torch.full((int(place.max()) + 1,), int(self.unit_index.max()), device=place.device)
+        return self.unit_index - first.scatter_reduce(0, place, self.unit_index, "amin")[place]
+
+    def kl(self) -> Tensor:
+        """Mean over units of KL(original || model), in nats; 0 without units."""
+        return self.per_unit_with_reference(_kl).sum() / max(1, len(self.labels))
+
+    def record_margins(self) -> np.ndarray:
+        """(rows,) log-odds of each row's record, in nats, as `ScoreTable.record_margins`; for those who only look on."""
+        with torch.no_grad():
+            if self._logits is None:
+                assert self.head is not None
+                head = self.head
+                found = in_parts(
+                    lambda hidden, labels: margins(head.logits(hidden).double(), labels),
+                    len(self.labels), head.module.out_features, self._hidden, self.labels,
+                )  # fmt: skip
+            else:
+                found = margins(self._logits.double(), self.labels)
+            if not self.several_units:
+                return found.cpu().numpy()
+            _, place = self.record_index.unique(return_inverse=True)
+            sums, counts = (
+                torch.zeros(int(place.max()) + 1, dtype=found.dtype, device=found.device).index_add(0, place, values)
+                for values in (functional.softplus(-found), torch.ones_like(found))
+            )
+            loss = (sums / counts).clamp(min=1e-300)
+            return (-loss - torch.log(-torch.expm1(-loss))).cpu().numpy()
+
+    @property
+    def reference(self) -> Tensor:
+        """(U, C) logits of the untouched original, in eval mode and without a graph."""
+        self._declared("reference")
+        if self._reference is None:
+            raise UndeclaredNeedError(f"these {self._group} scores were made without a reference")
+        found = self._reference.logits(self._group, self.record_index, self.unit_index)
+        return found.to(self._hidden.dtype)
+
+    def cross_entropy(self, labels: Tensor | None = None) -> Tensor:
+        """Mean negative log-probability of the labels, or of (U,) others, over the units, in nats; 0 without units."""
+        wanted = self.labels if labels is None else labels
+        if self.head is not None:
+            return -self.logp(wanted).sum() / max(1, len(wanted))
+        return functional.cross_entropy(self.logits, wanted, reduction="sum") / max(1, len(wanted))
+
+    def kl_from(self, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+        """Mean over units of KL(teacher || model), in nats, for (U, C) teacher logits, both divided by the temperature."""
+        return losses.kl(teacher.to(self.logits.dtype) / temperature, self.logits / temperature)
+
+
+def _logp(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.log_softmax(dim=-1).gather(1, labels[:, None]).squeeze(1)
+
+
+def _kl(logits: Tensor, reference: Tensor) -> Tensor:
+    p, q = reference.log_softmax(dim=-1), logits.log_softmax(dim=-1)
+    return functional.kl_div(q, p, reduction="none", log_target=True).sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimisation step as a method sees it: all anchors and all partners of the global step.
+
+    Attributes:
+        forget: Units of the records to forget, each record as often as the method asks for views.
+        retain: Units of the retained partners drawn for them.
+        number: Count of optimisation steps done before this one.
+        state: What the method's `prepare` made.
+        alternate: Units of the forget records with other answers, where the method makes some.
+    """
+
+    forget: Scores
+    retain: Scores
+    number: int
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    alternate: Scores | None = None
