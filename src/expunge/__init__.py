@@ -12,32 +12,45 @@ if TYPE_CHECKING:
     from expunge.config import AuditConfig, Recipe, RequestConfig, RunConfig, StopConfig, TrainingConfig
     from expunge.erase import Erased, unlearn
     from expunge.errors import ExpungeError, RunError, UsageError
+    from expunge.methods.altpo import AltPO
     from expunge.methods.bad_teacher import BadTeacher
     from expunge.methods.base import Method, Procedure
+    from expunge.methods.ceu import CEU
     from expunge.methods.contrastive import ContrastiveUnlearning
     from expunge.methods.deepcut import DeepCUT
     from expunge.methods.deepcut_calibrated import CalibratedDeepCUT
     from expunge.methods.deepcut_kernel import KernelDeepCUT
+    from expunge.methods.dpo import DPO
     from expunge.methods.finetune import FineTune
     from expunge.methods.gradient_ascent import GradientAscent
     from expunge.methods.gradient_difference import GradientDifference
     from expunge.methods.kga import KGA
+    from expunge.methods.npo import NPO
+    from expunge.methods.pdu import PDU
     from expunge.methods.random_labels import RandomLabels
     from expunge.methods.retrain import Retrain
+    from expunge.methods.rmu import RMU
     from expunge.methods.salun import SalUn
+    from expunge.methods.satimp import SatImp
     from expunge.methods.scrub import Scrub
+    from expunge.methods.simnpo import SimNPO
     from expunge.methods.sisa import Sisa
     from expunge.methods.task_vector import TaskVector
+    from expunge.methods.undial import UNDIAL
+    from expunge.methods.wga import WGA
     from expunge.record import RunRecord
     from expunge.report import render
     from expunge.sisa.build import train_sisa
     from expunge.trainer import UnlearnTrainer
 
 _HOME = {
+    "AltPO": "methods.altpo",
     "AuditConfig": "config",
     "BadTeacher": "methods.bad_teacher",
+    "CEU": "methods.ceu",
     "CalibratedDeepCUT": "methods.deepcut_calibrated",
     "ContrastiveUnlearning": "methods.contrastive",
+    "DPO": "methods.dpo",
     "DeepCUT": "methods.deepcut",
     "Erased": "erase",
     "ExpungeError": "errors",
@@ -47,7 +60,10 @@ _HOME = {
     "KGA": "methods.kga",
     "KernelDeepCUT": "methods.deepcut_kernel",
     "Method": "methods.base",
+    "NPO": "methods.npo",
+    "PDU": "methods.pdu",
     "Procedure": "methods.base",
+    "RMU": "methods.rmu",
     "RandomLabels": "methods.random_labels",
     "Recipe": "config",
     "RequestConfig": "config",
@@ -56,23 +72,30 @@ _HOME = {
     "RunError": "errors",
     "RunRecord": "record",
     "SalUn": "methods.salun",
+    "SatImp": "methods.satimp",
     "Scrub": "methods.scrub",
+    "SimNPO": "methods.simnpo",
     "Sisa": "methods.sisa",
     "StopConfig": "config",
     "TaskVector": "methods.task_vector",
     "TrainingConfig": "config",
+    "UNDIAL": "methods.undial",
     "UnlearnTrainer": "trainer",
     "UsageError": "errors",
+    "WGA": "methods.wga",
     "render": "report",
     "train_sisa": "sisa.build",
     "unlearn": "erase",
 }
 
 __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
+    "AltPO",
     "AuditConfig",
     "BadTeacher",
+    "CEU",
     "CalibratedDeepCUT",
     "ContrastiveUnlearning",
+    "DPO",
     "DeepCUT",
     "Erased",
     "ExpungeError",
@@ -82,7 +105,10 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "KGA",
     "KernelDeepCUT",
     "Method",
+    "NPO",
+    "PDU",
     "Procedure",
+    "RMU",
     "RandomLabels",
     "Recipe",
     "RequestConfig",
@@ -91,13 +117,17 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "RunError",
     "RunRecord",
     "SalUn",
+    "SatImp",
     "Scrub",
+    "SimNPO",
     "Sisa",
     "StopConfig",
     "TaskVector",
     "TrainingConfig",
+    "UNDIAL",
     "UnlearnTrainer",
     "UsageError",
+    "WGA",
     "render",
     "train_sisa",
     "unlearn",
