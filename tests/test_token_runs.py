@@ -88,6 +88,21 @@ def test_every_method_runs_and_forgets_something(folder: Path, name: str) -> Non
     assert record.cost["training"] > 0
 
 
+def test_stresses_and_probes_work_on_tokens(folder: Path) -> None:
+    """int8, relearning, other wordings and the layer probe, beside what a run measures by itself."""
+    names = ("int8", "relearning", "reworded", "latent-probe", "answers", "token-membership")
+    erased = expunge.unlearn(
+        str(folder), ROWS, "npo", forget=[row["id"] for row in ROWS[:20]], held_out=HELD * 1, id="id",
+        training=TrainingConfig(epochs=2.0, min_steps=4, batch_size=8, learning_rate=1e-3),
+        audit=AuditConfig(audits=names, bootstrap=20),
+    )  # fmt: skip
+    measured = {m.audit for m in erased.record.measurements}
+    assert {"answers", "token-membership", "int8", "relearning", "reworded"} <= measured | set(
+        erased.record.not_measured
+    )
+    assert {"answers", "token-membership", "int8"} <= measured
+
+
 def test_methods_for_classes_alone_are_refused_with_those_that_work(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"random-labels does not work for a causal language model\. These do: .*npo"):
         run(folder, "random-labels")

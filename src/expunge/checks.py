@@ -133,6 +133,10 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     if config.request.neighbours is not None and config.retrain.base is None:
         way_out = "Name the model the original was fine-tuned from: --base PATH."
         found.problems.append(Problem("request.neighbours", "there is no base model to compare texts in", way_out))
+    if config.request.neighbours is not None and task is not None and task.of_tokens:
+        way_out = "Leave it out: near-duplicates are looked for without it."
+        what = "neighbours are looked for in an encoder, and the model is a causal language model"
+        found.problems.append(Problem("request.neighbours", what, way_out))
     audits = found.run(_audits, config, task)
     max_length = None
     if tokenizer and model_config:

@@ -11,8 +11,8 @@ import torch
 from expunge.config import Recipe, TrainingConfig
 from expunge.models import head_of, head_sizes, load_model
 from expunge.progress import Progress, trainer_stage
-from expunge.step import Scores
 from expunge.tasks.base import Batch, Encoded
+from expunge.token_head import cross_entropy
 
 __all__ = ["arguments", "device", "fit", "plain", "train"]
 
@@ -108,20 +108,12 @@ def train(
 
     head = head_of(model, task, encoded) if task.of_tokens else None
 
-    def loss_of(model: Any, inputs: Any) -> Any:
-        """The mean over units, as the models' own losses take it, but logits of no other position are made."""
-        batch: Batch = inputs["batch"]
-        scores = Scores(
-            hidden=head.run(model, batch)[0], logits=None, labels=batch.labels, record_index=batch.record_index,  # pyright: ignore
-            unit_index=batch.unit_index, allowed={"retain.logits"}, group="retain", head=head,
-        )  # fmt: skip
-        return scores.cross_entropy()
-
     class TokenTrainer(Trainer):
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            return loss_of(model, inputs)
+            batch: Batch = inputs["batch"]  # the mean over units, as in models' own losses; no other logits are made
+            return cross_entropy(head, head.run(model, batch), batch.labels)  # pyright: ignore[reportOptionalMemberAccess]
 
         def _prepare_inputs(self, inputs: Any) -> Any:
             return {"batch": inputs["batch"].to(self.args.device)}

@@ -57,9 +57,9 @@ def step_passes(
         drawn = min(sampler.batch_size, forget - within * sampler.batch_size)
         total += whole * drawn * getattr(method, "views", 1) * ("forget" in read)
         total += whole * sampler.retain_size * ("retain" in read)
-    if "forget.reference" in method.reads:
+    if any(need.startswith("forget.reference") for need in method.reads):
         total += min(forget, steps * sampler.batch_size) / 3
-    if "retain.reference" in method.reads:
+    if any(need.startswith("retain.reference") for need in method.reads):
         total += min(retain, steps * sampler.retain_size) / 3
     return total
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from expunge.audits.base import Tables
 from expunge.models import head_of
 from expunge.scoring import ScoreTable, score
 from expunge.tasks.base import Encoded
+from expunge.token_head import cross_entropy
 
 __all__ = ["MOST", "RELEARNING_STEPS", "STRESSES", "Material", "quantised"]
 
@@ -134,8 +134,7 @@ def relearned(model: Any, material: Material) -> tuple[Tables, float]:
             own = [i for number, i in chosen if number == source]
             if own:
                 batch = material.task.collate(records, own).to(where)
-                _, logits = head.run(made, batch)
-                loss = functional.cross_entropy(logits, batch.labels) * len(own) / _RELEARNING_BATCH
+                loss = cross_entropy(head, head.run(made, batch), batch.labels) * len(own) / _RELEARNING_BATCH
                 loss.backward()
         nn.utils.clip_grad_norm_(made.parameters(), 1.0)
         optimizer.step()
