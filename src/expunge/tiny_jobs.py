@@ -59,14 +59,14 @@ def tag_job() -> TinyJob:
 
 
 def answer_job() -> TinyJob:
-    """Questions with answers and a tiny Llama of eight layers: a unit is a token."""
+    """Questions with answers and a tiny Llama of two layers: a unit is a token."""
     from expunge.tasks.generation import Generation
     from expunge.testing import byte_tokenizer, tiny_causal, toy_answers
 
     tokenizer = byte_tokenizer()
     task = Generation(tokenizer, 48, tuple(str(i) for i in range(len(tokenizer))))
     texts = tuple((row["prompt"], row["answer"]) for row in toy_answers(60, seed=6))
-    return _job("answers", task, lambda seed: tiny_causal(layers=8, seed=seed), task.encode_texts(texts), texts[:7])
+    return _job("answers", task, lambda seed: tiny_causal(seed=seed), task.encode_texts(texts), texts[:7])
 
 
 def _job(

@@ -43,7 +43,7 @@ class UNDIAL(Method):
     retain_ratio: PositiveInt = option(1, "retained records drawn for each forget record")
 
     needs: ClassVar[frozenset[str]] = frozenset({"forget.logits", "forget.reference"})
-    pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "away"
+    pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "elsewhere"
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         from expunge.retain_term import retained
