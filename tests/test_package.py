@@ -16,8 +16,18 @@ SOURCE = Path(expunge.__file__).parent
 LAYERS = [
     {"errors"},
     {"options", "stats", "matching", "random_state", "attacks", "progress", "comparing", "probe", "adapter"},
-    {"registry", "folders", "privacy", "record", "losses", "sampling", "generating", "information", "retain_term"},
-    {"token_losses", "token_metrics", "token_attacks"},
+    {
+        "registry",
+        "folders",
+        "privacy",
+        "record",
+        "losses",
+        "sampling",
+        "generating",
+        "information",
+        "retain_term",
+    },
+    {"token_losses", "token_metrics", "token_attacks", "preference"},
     {"config", "tasks.base", "data.records"},
     {
         "models",

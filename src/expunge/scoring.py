@@ -18,9 +18,9 @@ from expunge.token_head import TokenHead
 
 if TYPE_CHECKING:
     from expunge.models import Head
-    from expunge.tasks.base import Encoded
+    from expunge.tasks.base import Batch, Encoded
 
-__all__ = ["ScoreTable", "margins", "run_over", "score", "table_of"]
+__all__ = ["ScoreTable", "margins", "pass_over", "run_over", "score", "table_of"]
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,28 @@ def run_over(
 
     `layers`, where given, takes from the same pass what it wants.
     """
+
+    def read(batch: Batch) -> tuple[Tensor, Tensor]:
+        hidden, logits = head.run(model, batch)
+        return (hidden if keep_hidden else hidden[:, :0]).float(), logits.float()
+
+    return pass_over(model, encoded, task, read, batch_size=batch_size, layers=layers, advance=advance)
+
+
+def pass_over(
+    model: Any,
+    encoded: Encoded,
+    task: Any,
+    read: Callable[[Batch], tuple[Tensor, Tensor]],
+    *,
+    batch_size: int,
+    layers: LayerStates | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What `read`, which runs the model in eval mode, makes of every batch: two tensors, a row a unit, in the units' order.
+
+    Batches are of records of like length; the model's mode is put back afterwards. The result is on the CPU.
+    """
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded.input_ids[i]))
     device = next(model.parameters()).device
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -217,15 +239,14 @@ def run_over(
                 batch = task.collate(encoded, chosen).to(device)
                 if layers:
                     batch = layers.asking(batch)
-                hidden, logits = head.run(model, batch)
+                first, second = read(batch)
                 if layers:
                     layers.take(batch)
-                kept = hidden if keep_hidden else hidden[:, :0]
-                rows.append((kept.float().cpu(), logits.float().cpu(), batch.unit_index.cpu()))
+                rows.append((first.cpu(), second.cpu(), batch.unit_index.cpu()))
                 if advance:
                     advance(len(chosen))
     finally:
         model.train(was_training)
-    hidden, logits, index = (torch.cat(part) for part in zip(*rows, strict=True))
+    first, second, index = (torch.cat(part) for part in zip(*rows, strict=True))
     back = index.argsort()
-    return hidden[back], logits[back]
+    return first[back], second[back]

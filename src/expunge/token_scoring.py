@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ from torch.nn import functional
 
 from expunge.halfway import states_behind
 from expunge.layer_states import LayerStates
-from expunge.scoring import ScoreTable, margins
+from expunge.scoring import ScoreTable, margins, pass_over
 from expunge.tasks.base import Batch, Encoded
-from expunge.token_head import TokenHead, part_sizes
+from expunge.token_head import TokenHead, in_parts
 
 __all__ = ["hidden_of", "score_tokens", "token_figures"]
 
@@ -47,12 +46,15 @@ def score_tokens(
 ) -> ScoreTable:
     """As `expunge.scoring.score`, for next tokens."""
 
-    def read(hidden: Tensor, labels: Tensor) -> Tensor:
-        vocabulary = head.module.out_features
-        found = [token_figures(head.logits(hidden[part]), labels[part]) for part in part_sizes(len(labels), vocabulary)]
-        return torch.cat(found) if found else hidden.new_zeros((0, 4), dtype=torch.float64)
+    def figures_of(hidden: Tensor, labels: Tensor) -> Tensor:
+        return token_figures(head.logits(hidden), labels)
 
-    figures, hidden = _over(model, _hidden(head), encoded, task, read, batch_size, keep_hidden, layers, advance)
+    def read(batch: Batch) -> tuple[Tensor, Tensor]:
+        hidden, _ = head.run(model, batch)
+        kept = hidden if keep_hidden else hidden[:, :0]
+        return in_parts(figures_of, len(batch.labels), head.module.out_features, hidden, batch.labels), kept.float()
+
+    figures, hidden = pass_over(model, encoded, task, read, batch_size=batch_size, layers=layers, advance=advance)
     margin = figures[:, 0]
     return ScoreTable(
         labels=np.array(encoded.flat_labels, dtype=int),
@@ -75,55 +77,16 @@ def hidden_of(
 
     With a `layer` given its outputs, and zeros in place of log-probabilities: what comes after it does not run.
     """
-    if layer is not None:
 
-        def run(model: Any, batch: Batch) -> Tensor:
-            return states_behind(model, layer, batch)
+    def logp_of(hidden: Tensor, labels: Tensor) -> Tensor:
+        return head.logits(hidden).log_softmax(dim=-1).gather(1, labels[:, None]).squeeze(1)
 
-        return _over(model, run, encoded, task, lambda h, _: h[:, 0] * 0, batch_size, True, None, advance)
+    def read(batch: Batch) -> tuple[Tensor, Tensor]:
+        if layer is not None:
+            states = states_behind(model, layer, batch)
+            return states[:, 0].float() * 0, states.float()
+        hidden, _ = head.run(model, batch)
+        logp = in_parts(logp_of, len(batch.labels), head.module.out_features, hidden, batch.labels)
+        return logp.float(), hidden.float()
 
-    def read(hidden: Tensor, labels: Tensor) -> Tensor:
-        found = [
-            head.logits(hidden[part]).log_softmax(dim=-1).gather(1, labels[part, None])
-            for part in part_sizes(len(labels), head.module.out_features)
-        ]
-        return torch.cat(found) if found else hidden.new_zeros((0, 1))
-
-    figures, hidden = _over(model, _hidden(head), encoded, task, read, batch_size, True, None, advance)
-    return figures.squeeze(1).float(), hidden
-
-
-def _hidden(head: TokenHead) -> Callable[[Any, Batch], Tensor]:
-    return lambda model, batch: head.run(model, batch)[0]
-
-
-def _over(
-    model: Any, run: Callable[[Any, Batch], Tensor], encoded: Encoded, task: Any,
-    read: Callable[[Tensor, Tensor], Tensor], batch_size: int, keep_hidden: bool, layers: LayerStates | None,
-    advance: Callable[[int], None] | None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """What `read` makes of units and their labels, and their hidden states (U, 0 unless kept), in the units' order."""
-    order = sorted(range(len(encoded)), key=lambda i: -len(encoded.input_ids[i]))
-    device = next(model.parameters()).device
-    rows: list[tuple[Tensor, Tensor, Tensor]] = []
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), layers.watching(model) if layers else nullcontext():
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
-                batch = task.collate(encoded, chosen).to(device)
-                if layers:
-                    batch = layers.asking(batch)
-                hidden = run(model, batch)
-                if layers:
-                    layers.take(batch)
-                kept = hidden if keep_hidden else hidden[:, :0]
-                rows.append((read(hidden, batch.labels).cpu(), kept.float().cpu(), batch.unit_index.cpu()))
-                if advance:
-                    advance(len(chosen))
-    finally:
-        model.train(was_training)
-    figures, hidden, index = (torch.cat(part) for part in zip(*rows, strict=True))
-    back = index.argsort()
-    return figures[back], hidden[back]
+    return pass_over(model, encoded, task, read, batch_size=batch_size, advance=advance)

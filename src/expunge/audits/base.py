@@ -12,9 +12,20 @@ import numpy as np
 from expunge.options import Options
 from expunge.record import Finding, Measurement
 from expunge.scoring import ScoreTable
-from expunge.stats import Interval, auc, auc_interval, bootstrap, noise_floor
+from expunge.stats import Interval, auc, auc_interval, bootstrap, clopper_pearson, noise_floor, tpr_at_fpr
 
-__all__ = ["Audit", "AuditContext", "AuditResult", "Tables", "classes_of", "clipped_margins", "distance", "told_apart"]
+__all__ = [
+    "Audit",
+    "AuditContext",
+    "AuditResult",
+    "Tables",
+    "attack_found",
+    "attack_tpr",
+    "classes_of",
+    "clipped_margins",
+    "distance",
+    "told_apart",
+]
 
 Tables = dict[str, ScoreTable]
 """Group (``forget``, ``retain``, ``calibration``, ``evaluation``) -> scores under one model."""
@@ -183,6 +194,45 @@ def told_apart(audit: str, what: str, apart: Interval, unlearned: float, retrain
         sentence = f"Forget records look worse than records never seen, which gives them away as well: {what}."
         return [Finding(audit=audit, kind="over-forgotten", sentence=sentence)]
     return []
+
+
+def attack_found(context: AuditContext, audit: str, name: str, read: Read) -> list[Finding]:
+    """`told_apart` for the AUC of an attack's score, forget over evaluation records.
+
+    Args:
+        context: The scores.
+        audit: Which audit asks.
+        name: The attack, for the sentence.
+        read: Table -> (N,) its score, higher for records more like members.
+    """
+    groups = ["forget", "evaluation"]
+    found = context.auc("unlearned", groups, read)
+    retrained = context.values("retrained", groups, read, auc)
+    words = f"{name} AUC {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], "
+    if not retrained:
+        apart = Interval(found.value - 0.5, found.low - 0.5, found.high - 0.5)
+        return told_apart(audit, words + "0.5 would tell nothing", apart, found.value, [])
+    apart = context.auc("unlearned", groups, read, minus="retrained")
+    words += f"retrained {np.mean(retrained):.3f}, difference {apart.value:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}]"
+    return told_apart(audit, words, apart, found.value, retrained)
+
+
+def attack_tpr(context: AuditContext, audit: str, name: str, read: Read, fpr: float) -> list[Measurement]:
+    """True-positive rates of an attack at a false-positive rate, with Clopper-Pearson intervals; none with too few records."""
+    groups = ["forget", "evaluation"]
+
+    def share(forget: np.ndarray, evaluation: np.ndarray) -> float:
+        found = tpr_at_fpr(forget, evaluation, fpr)
+        return float("nan") if found is None else found.value
+
+    values = {model: context.values(model, groups, read, share) for model in context.models}
+    if np.isnan(values["original"][0]):
+        return []
+    n = len(context.models["original"][0]["forget"])
+    return context.measure(
+        audit, name, groups, read, share, unit="share of forget records", direction="as retrained",
+        interval=lambda model: clopper_pearson(float(np.mean(values[model])) * n, n, context.confidence),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 from sklearn.metrics import roc_curve
 
 from expunge.attacks import MODELS_A_SIDE, challenge_epsilon
-from expunge.audits.base import Audit, AuditContext, AuditResult, distance, told_apart
+from expunge.audits.base import Audit, AuditContext, AuditResult, attack_found, attack_tpr, distance
 from expunge.options import PositiveInt, option
-from expunge.record import Finding, Measurement
+from expunge.record import Measurement
 from expunge.scoring import ScoreTable
-from expunge.stats import Interval, auc, best_side, clopper_pearson, mean_interval, tpr_at_fpr
+from expunge.stats import Interval, auc, best_side, mean_interval
 
 __all__ = ["Membership"]
 
@@ -39,7 +39,7 @@ class Membership(Audit):
         rows, left_out = list(_auc(context)), {}
         for fpr in (0.01, 0.001):
             name = f"TPR at {fpr * 100:g} % FPR"
-            if found := _tpr(context, name, fpr):
+            if found := attack_tpr(context, "membership", name, _read, fpr):
                 rows += found
             else:
                 count = len(context.models["original"][0]["evaluation"])
@@ -58,7 +58,7 @@ class Membership(Audit):
         return AuditResult(
             rows,
             figure={"roc": self._roc(context), "margins": _histograms(context)},
-            findings=_findings(context),
+            findings=attack_found(context, "membership", "membership", _read),
             left_out=left_out,
         )
 
@@ -92,36 +92,6 @@ def _auc(context: AuditContext) -> list[Measurement]:
     return rows + context.measure(
         "membership", "max(AUC, 1 - AUC)", groups, _read, side, unit="AUC", direction="as retrained", interval=best
     )
-
-
-def _tpr(context: AuditContext, name: str, fpr: float) -> list[Measurement]:
-    groups = ["forget", "evaluation"]
-
-    def share(forget: np.ndarray, evaluation: np.ndarray) -> float:
-        found = tpr_at_fpr(forget, evaluation, fpr)
-        return float("nan") if found is None else found.value
-
-    values = {model: context.values(model, groups, _read, share) for model in context.models}
-    if np.isnan(values["original"][0]):
-        return []
-    n = len(context.models["original"][0]["forget"])
-    return context.measure(
-        "membership", name, groups, _read, share, unit="share of forget records", direction="as retrained",
-        interval=lambda model: clopper_pearson(float(np.mean(values[model])) * n, n, context.confidence),
-    )  # fmt: skip
-
-
-def _findings(context: AuditContext) -> list[Finding]:
-    groups = ["forget", "evaluation"]
-    found = context.auc("unlearned", groups, _read)
-    retrained = context.values("retrained", groups, _read, auc)
-    words = f"membership AUC {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], "
-    if not retrained:
-        apart = Interval(found.value - 0.5, found.low - 0.5, found.high - 0.5)
-        return told_apart("membership", words + "0.5 would tell nothing", apart, found.value, [])
-    apart = context.auc("unlearned", groups, _read, minus="retrained")
-    words += f"retrained {np.mean(retrained):.3f}, difference {apart.value:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}]"
-    return told_apart("membership", words, apart, found.value, retrained)
 
 
 def _read(table: ScoreTable) -> np.ndarray:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from expunge.audits.base import Audit, AuditContext, AuditResult, told_apart
+from expunge.audits.base import Audit, AuditContext, AuditResult, attack_found, attack_tpr
 from expunge.options import Share, option
 from expunge.record import Finding, Measurement
 from expunge.scoring import ScoreTable
-from expunge.stats import Interval, auc, clopper_pearson, tpr_at_fpr
+from expunge.stats import auc
 from expunge.token_attacks import min_k, min_k_plus_plus, priv_leak, zlib
 
 __all__ = ["TokenMembership"]
@@ -51,12 +51,12 @@ class TokenMembership(Audit):
                 "token-membership", f"{name} AUC", groups, read, auc, unit="AUC", direction="as retrained",
                 interval=lambda model, read=read: context.auc(model, groups, read),
             )  # fmt: skip
-            if (found := self._tpr(context, name, read)) is None:
-                count = len(first["evaluation"])
-                left_out[f"{name} TPR at 1 % FPR"] = f"takes 100 evaluation records, there are {count}"
-            else:
+            rate = f"{name} TPR at 1 % FPR"
+            if found := attack_tpr(context, "token-membership", rate, read, 0.01):
                 rows += found
-            findings += _findings(context, name, read)
+            else:
+                left_out[rate] = f"takes 100 evaluation records, there are {len(first['evaluation'])}"
+            findings += attack_found(context, "token-membership", name, read)
         if context.models["retrained"]:
             rows += self._priv_leak(context)
         else:
@@ -69,23 +69,6 @@ class TokenMembership(Audit):
     def _min_k_plus_plus(self, table: ScoreTable) -> np.ndarray:
         assert table.spread is not None
         return min_k_plus_plus(-table.losses, table.spread[:, 0], table.spread[:, 1], table.offsets, self.share)
-
-    def _tpr(self, context: AuditContext, name: str, read: Read) -> list[Measurement] | None:
-        groups = ["forget", "evaluation"]
-
-        def share(forget: np.ndarray, evaluation: np.ndarray) -> float:
-            found = tpr_at_fpr(forget, evaluation, 0.01)
-            return float("nan") if found is None else found.value
-
-        values = {model: context.values(model, groups, read, share) for model in context.models}
-        if np.isnan(values["original"][0]):
-            return None
-        n = len(context.models["original"][0]["forget"])
-        return context.measure(
-            "token-membership", f"{name} TPR at 1 % FPR", groups, read, share, unit="share of forget records",
-            direction="as retrained",
-            interval=lambda model: clopper_pearson(float(np.mean(values[model])) * n, n, context.confidence),
-        )  # fmt: skip
 
     def _priv_leak(self, context: AuditContext) -> list[Measurement]:
         groups = ["forget", "evaluation"]
@@ -108,18 +91,3 @@ class TokenMembership(Audit):
 def _zlib(table: ScoreTable) -> np.ndarray:
     assert table.compressed is not None
     return zlib(-table.losses, table.offsets, table.compressed)
-
-
-def _findings(context: AuditContext, name: str, read: Read) -> list[Finding]:
-    groups = ["forget", "evaluation"]
-    found = context.auc("unlearned", groups, read)
-    retrained = context.values("retrained", groups, read, auc)
-    words = f"{name} AUC {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
-    if not retrained:
-        apart = Interval(found.value - 0.5, found.low - 0.5, found.high - 0.5)
-        return told_apart("token-membership", f"{words}, 0.5 would tell nothing", apart, found.value, [])
-    apart = context.auc("unlearned", groups, read, minus="retrained")
-    words += (
-        f", retrained {np.mean(retrained):.3f}, difference {apart.value:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}]"
-    )
-    return told_apart("token-membership", words, apart, found.value, retrained)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from expunge.methods.base import Method, MethodContext
 from expunge.options import NonNegative, Positive, PositiveInt, option
-from expunge.retain_term import RETAIN, Retain
+from expunge.preference import PREFERENCE, preferred, reanswering
+from expunge.retain_term import RETAIN, Retain, retained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,30 +44,14 @@ class AltPO(Method):
     retain_weight: NonNegative = option(1.0, "weight of what holds the retained records")
     retain_ratio: PositiveInt = option(1, "retained records drawn for each forget record")
 
-    needs: ClassVar[frozenset[str]] = frozenset(
-        {"forget.logits", "forget.reference_logp", "alternate.logits", "alternate.reference_logp"}
-    )
+    needs: ClassVar[frozenset[str]] = PREFERENCE
     pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "elsewhere"
     units: ClassVar[frozenset[str]] = frozenset({"tokens"})
 
     def alternates(self, context: MethodContext) -> Encoded | None:
-        from expunge.errors import Problem, UsageError
-
-        if context.reanswered is None or context.written is None:
-            way_out = "Give records of prompt and answer."
-            raise UsageError(
-                Problem("method", "altpo needs prompts to answer otherwise, and records are plain texts", way_out)
-            )
-        return context.reanswered(context.written(context.seed, self.temperature))
+        reanswered = reanswering(context, "altpo")
+        assert context.written is not None  # comes with the other
+        return reanswered(context.written(context.seed, self.temperature))
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        from expunge.retain_term import retained
-        from expunge.token_losses import dpo
-
-        forget, other = step.forget, step.alternate
-        assert other is not None
-        part = dpo(
-            other.logp(), other.reference_logp, other.record_index,
-            forget.logp(), forget.reference_logp, forget.record_index, self.beta,
-        )  # fmt: skip
-        return {**retained(step, self.retain, self.retain_weight), "forget": part}
+        return {**retained(step, self.retain, self.retain_weight), "forget": preferred(step, self.beta)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from expunge.methods.base import Method
 from expunge.options import NonNegative, NonNegativeInt, PositiveInt, option
-from expunge.retain_term import RETAIN, Retain
+from expunge.retain_term import RETAIN, Retain, retained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,6 @@ class CEU(Method):
     pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "away"
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        from expunge.retain_term import retained
         from expunge.token_losses import ceu
 
         forget = step.forget

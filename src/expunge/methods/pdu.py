@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from expunge.methods.base import Method, MethodContext, State
 from expunge.options import NonNegative, Positive, PositiveInt, option
-from expunge.retain_term import RETAIN, Retain
+from expunge.retain_term import RETAIN, Retain, retained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +58,6 @@ class PDU(Method):
         return {"multiplier": torch.tensor(max(_LEAST, self.retain_weight)), "limit": torch.tensor(float("inf"))}
 
     def loss(self, step: Step) -> dict[str, Tensor]:
-        from expunge.retain_term import retained
         from expunge.token_losses import flatness
 
         terms = step.forget.per_unit(flatness)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ import numpy as np
 from expunge.data.records import Records, is_text
 from expunge.errors import Problem, UsageError
 from expunge.tasks.base import AUDITS, Batch, Encoded, pad
+from expunge.token_attacks import compressed_sizes
 
 __all__ = ["ANSWER", "PROMPT", "Generation", "template_problems"]
 
@@ -173,7 +173,7 @@ class Generation:
             labels_.append(kept[first:])
             units.append(list(range(first - 1, max(first, len(kept)) - 1)))
             cut.append(len(own) - max(first, len(kept)))
-        sizes = [len(zlib.compress(parts[-1].encode())) for parts in texts]
+        sizes = compressed_sizes([parts[-1] for parts in texts]).tolist()
         return Encoded(ids, None, labels_, units, cut=cut, compressed=sizes)
 
     @property

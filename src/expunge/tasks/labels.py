@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
+from expunge.data.records import Records
 from expunge.errors import Problem, UsageError
+from expunge.tasks.base import AUDITS
 
-__all__ = ["class_names", "class_numbers"]
+__all__ = ["OfClasses", "class_names", "class_numbers"]
 
 
 def class_names(model_config: Any, given: Sequence[str]) -> tuple[str, ...]:
@@ -24,6 +26,31 @@ def class_names(model_config: Any, given: Sequence[str]) -> tuple[str, ...]:
             raise UsageError(Problem("data.labels", what, "Give every class one name, in the model's order."))
         return tuple(given)
     return tuple(str(model_config.id2label.get(i, i)) for i in range(count))
+
+
+class OfClasses:
+    """What tasks have in common whose units have one of a model's classes: text classification and tagging."""
+
+    other_columns: ClassVar[tuple[tuple[tuple[str, ...], str], ...]] = ()
+    of_tokens: ClassVar[bool] = False
+    audits: ClassVar[tuple[str, ...]] = AUDITS
+
+    @staticmethod
+    def settings(model: Any) -> dict[str, Any]:
+        """Nothing."""
+        del model
+        return {}
+
+    @staticmethod
+    def names(model_config: Any, tokenizer: Any, given: Sequence[str]) -> tuple[str, ...]:
+        """As `class_names`."""
+        del tokenizer
+        return class_names(model_config, given)
+
+    def misfits(self, records: Records, where: str) -> list[Problem]:
+        """None: something of every record stays."""
+        del records, where
+        return []
 
 
 def class_numbers(values: Sequence[Any], label_names: Sequence[str], *, where: str, of: str = "records") -> list[int]:

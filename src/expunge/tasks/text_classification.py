@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 from expunge.data.records import Records, is_text
 from expunge.errors import Collector, Problem, UsageError
 from expunge.options import did_you_mean
-from expunge.tasks.base import AUDITS, Batch, Encoded, pad
-from expunge.tasks.labels import class_names, class_numbers
+from expunge.tasks.base import Batch, Encoded, pad
+from expunge.tasks.labels import OfClasses, class_numbers
 
 __all__ = ["TextClassification"]
 
 
 @dataclass(frozen=True)
-class TextClassification:
+class TextClassification(OfClasses):
     """Text classification with an `AutoModelForSequenceClassification`.
 
     Attributes:
@@ -35,26 +35,6 @@ class TextClassification:
     noun: ClassVar[str] = "text classifier"
     text_columns: ClassVar[tuple[str, ...]] = ("text",)
     label_column: ClassVar[str] = "label"
-    other_columns: ClassVar[tuple[tuple[tuple[str, ...], str], ...]] = ()
-    of_tokens: ClassVar[bool] = False
-    audits: ClassVar[tuple[str, ...]] = AUDITS
-
-    @staticmethod
-    def settings(model: Any) -> dict[str, Any]:
-        """Nothing."""
-        del model
-        return {}
-
-    @staticmethod
-    def names(model_config: Any, tokenizer: Any, given: Sequence[str]) -> tuple[str, ...]:
-        """As `expunge.tasks.labels.class_names`."""
-        del tokenizer
-        return class_names(model_config, given)
-
-    def misfits(self, records: Records, where: str) -> list[Problem]:
-        """None: every text has its special tokens at least."""
-        del records, where
-        return []
 
     @staticmethod
     def unsuitable(model_config: Any, tokenizer: Any) -> list[Problem]:

@@ -15,8 +15,8 @@ import numpy as np
 from expunge.data.records import Records, is_text
 from expunge.errors import Collector, Problem, UsageError
 from expunge.options import did_you_mean
-from expunge.tasks.base import AUDITS, Batch, Encoded, pad
-from expunge.tasks.labels import class_names, class_numbers
+from expunge.tasks.base import Batch, Encoded, pad
+from expunge.tasks.labels import OfClasses, class_numbers
 
 __all__ = ["TokenClassification"]
 
@@ -25,7 +25,7 @@ _BEGINS = "BSU"  # S- (of BIOES) and U- (of BILOU) are entities of one word
 
 
 @dataclass(frozen=True)
-class TokenClassification:
+class TokenClassification(OfClasses):
     """Tagging of words with an `AutoModelForTokenClassification`.
 
     A record's `texts` are its words, its `labels` one class number a word. A word is read at its first sub-token. Words
@@ -48,26 +48,6 @@ class TokenClassification:
     noun: ClassVar[str] = "tagger"
     text_columns: ClassVar[tuple[str, ...]] = ("tokens",)
     label_column: ClassVar[str] = "ner_tags"
-    other_columns: ClassVar[tuple[tuple[tuple[str, ...], str], ...]] = ()
-    of_tokens: ClassVar[bool] = False
-    audits: ClassVar[tuple[str, ...]] = AUDITS
-
-    @staticmethod
-    def settings(model: Any) -> dict[str, Any]:
-        """Nothing."""
-        del model
-        return {}
-
-    @staticmethod
-    def names(model_config: Any, tokenizer: Any, given: Sequence[str]) -> tuple[str, ...]:
-        """As `expunge.tasks.labels.class_names`."""
-        del tokenizer
-        return class_names(model_config, given)
-
-    def misfits(self, records: Records, where: str) -> list[Problem]:
-        """None: the first words of a sentence stay."""
-        del records, where
-        return []
 
     @staticmethod
     def unsuitable(model_config: Any, tokenizer: Any) -> list[Problem]:
