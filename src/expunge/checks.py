@@ -10,6 +10,7 @@ from typing import Any
 from expunge import adapter, registry, suitability
 from expunge.config import Recipe, RequestConfig, RunConfig
 from expunge.data import sources
+from expunge.data.alternatives import read_alternatives
 from expunge.data.held_out import again, overlapping, split_halves
 from expunge.data.near_duplicates import alike
 from expunge.data.records import Records, content_ids, is_text
@@ -266,9 +267,16 @@ def read_records(columns: sources.Columns, config: RunConfig, kind: Kind, where:
     ids: list[str] = []
     if with_ids and config.data.id is not None:
         ids = found.run(_given_ids, columns[config.data.id], config.data.id, where) or []
+    others: tuple[tuple[str, ...], ...] = ()
+    if kind.task.of_tokens and config.data.label:
+        data = config.data
+        others = found.run(
+            read_alternatives, columns, data.paraphrased, data.perturbed, where=where, needed=where == "data.train"
+        ) or ()  # fmt: skip
     found.finish()
     texts, labels = read
-    return Records(tuple(ids or content_ids(texts, labels)), texts, labels, made_ids=not ids)
+    made = tuple(ids or content_ids(texts, labels))
+    return Records(made, texts, labels, made_ids=not ids, alternatives=others)
 
 
 def _given_ids(values: Sequence[Any], column: str, where: str) -> list[str]:

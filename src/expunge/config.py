@@ -87,6 +87,13 @@ class DataConfig(_Section):
     )
     labels: tuple[str, ...] = option((), "class names in the model's order, where the model only has LABEL_0 ...")
     id: str | None = option(None, "id column; left out: ids are content hashes")
+    paraphrased: str | None = option(
+        None,
+        "causal LM: column with the answer in other words, for truth-ratio; left out: paraphrased_answer, if there",
+    )
+    perturbed: str | None = option(
+        None, "causal LM: column with lists of false answers, for truth-ratio; left out: perturbed_answers, if there"
+    )
     overlap: Literal["refuse", "drop"] = option("refuse", "held-out records that are also in training: refuse or drop")
 
 

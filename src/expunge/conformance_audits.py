@@ -112,7 +112,7 @@ def _contexts() -> Iterator[tuple[str, AuditContext]]:
     plain = _context(1, 1)
     yield "one record a group", _changed(plain, _first)
     yield "all records alike", _changed(plain, _alike)
-    yield "no hidden states", _changed(plain, lambda table: replace(table, hidden=table.hidden[:, :0]))
+    yield "no hidden states", _changed(plain, _without_hidden)
     yield _BARE, replace(_changed(plain, _without_layers), stressed={})
 
 
@@ -127,7 +127,10 @@ def _context(retrained: int, units: int) -> AuditContext:
 
 def _stressed(models: Mapping[str, Sequence[Tables]], units: int) -> dict[str, dict[str, list[Tables]]]:
     """What a run offers audits that need it, named as `expunge.stress` names it."""
-    found: dict[str, dict[str, list[Tables]]] = {"int8": {}, "relearned": {}, "reworded": {}}
+    found: dict[str, dict[str, list[Any]]] = {
+        name: {} for name in ("int8", "relearned", "reworded", "alternatives", "written", "gradients")
+    }
+    found["reference"] = {"base": [_tables(0.0, units, 90)]}
     for place, (model, several) in enumerate(models.items()):
         seeds = [100 * place + 10 * number for number in range(len(several))]
         found["int8"][model] = [_tables(1.0, units, seed) for seed in seeds]
@@ -147,6 +150,22 @@ def _stressed(models: Mapping[str, Sequence[Tables]], units: int) -> dict[str, d
             }
             for seed in seeds
         ]
+        found["alternatives"][model] = [
+            {
+                f"{group}, {kind}": _table(_SIZES[group], units, 0.5 - 0.4 * number, [seed, row, number])
+                for row, group in enumerate(("forget", "retain", "evaluation"))
+                for number, kind in enumerate(("true", "false 1", "false 2"))
+            }
+            for seed in seeds
+        ]
+        for need in ("written", "gradients"):
+            found[need][model] = [
+                {
+                    g: np.random.default_rng([seed, row]).random(_SIZES[g])
+                    for row, g in enumerate(("forget", "evaluation"))
+                }
+                for seed in seeds
+            ]
     return found
 
 
@@ -178,28 +197,38 @@ def _table(records: int, units: int, shift: float, seed: list[int]) -> ScoreTabl
     )
 
 
-def _of_tokens(table: ScoreTable) -> ScoreTable:
+def _of_tokens(table: Any) -> Any:
     """As of a language model: no entities, a spread of log-probabilities, texts that can be compressed."""
+    if not isinstance(table, ScoreTable):
+        return table
     spread = np.stack([-np.abs(table.margins) - 1, np.full(len(table.labels), 0.5)], axis=1)
     return replace(table, entities=None, spread=spread, compressed=np.arange(len(table)) + 9)
 
 
-def _first(table: ScoreTable) -> ScoreTable:
+def _first(table: Any) -> Any:
+    if not isinstance(table, ScoreTable):
+        return table[:1]
     cut = {name: getattr(table, name)[:1] for name in _ROWS}
     return replace(table, offsets=table.offsets[:2], **cut)
 
 
-def _alike(table: ScoreTable) -> ScoreTable:
+def _alike(table: Any) -> Any:
+    if not isinstance(table, ScoreTable):
+        return np.repeat(table[:1], len(table))
     alike = {name: np.repeat(getattr(table, name)[:1], len(table.labels), axis=0) for name in _ROWS}
     return replace(table, **{**alike, "layer_units": table.layer_units})
 
 
-def _without_layers(table: ScoreTable) -> ScoreTable:
-    return replace(table, layers=None, layer_units=None)
+def _without_hidden(table: Any) -> Any:
+    return replace(table, hidden=table.hidden[:, :0]) if isinstance(table, ScoreTable) else table
+
+
+def _without_layers(table: Any) -> Any:
+    return replace(table, layers=None, layer_units=None) if isinstance(table, ScoreTable) else table
 
 
 def _changed(context: AuditContext, change: Any) -> AuditContext:
-    def changed(models: Mapping[str, Sequence[Tables]]) -> dict[str, list[Tables]]:
+    def changed(models: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[Any]]:
         return {
             model: [{group: change(table) for group, table in tables.items()} for tables in several]
             for model, several in models.items()
@@ -211,8 +240,16 @@ def _changed(context: AuditContext, change: Any) -> AuditContext:
 
 def _as_text(context: AuditContext) -> str:
     fields = (*_ROWS, "offsets", "entities")
+
+    def values(table: Any) -> list[Any]:
+        return (
+            [np.asarray(getattr(table, name)).tolist() for name in fields]
+            if isinstance(table, ScoreTable)
+            else [*table]
+        )
+
     return repr([
-        (model, group, [np.asarray(getattr(table, name)).tolist() for name in fields])
+        (model, group, values(table))
         for models in (context.models, *context.stressed.values())
         for model, several in models.items() for tables in several for group, table in tables.items()
     ])  # fmt: skip

@@ -49,7 +49,7 @@ class Evidence:
     retraining_passes: float | None
     timings: dict[str, float]
     words_cut: int = 0
-    stressed: dict[str, dict[str, list[Tables]]] = field(default_factory=dict)
+    stressed: dict[str, dict[str, list[Mapping[str, Any]]]] = field(default_factory=dict)
     scoring_passes: float = 0.0
     stress_passes: dict[str, float] = field(default_factory=dict)
 

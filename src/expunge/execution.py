@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ from transformers import set_seed
 from expunge import models as model_loading
 from expunge.audits.base import Tables
 from expunge.checks import Prepared
+from expunge.data.records import Records
 from expunge.data.rewording import REWORDINGS, reworded
 from expunge.evidence import Evidence, build_record
 from expunge.fit import device, fit, plain
@@ -28,12 +29,14 @@ from expunge.sisa.request import account
 from expunge.stress import STRESSES, Material
 from expunge.summary import LEAST_FIT, unfit
 from expunge.tasks.base import Encoded
+from expunge.token_stress import other_answers
 from expunge.unlearning import Unlearning
 
 __all__ = ["Run"]
 
 _GROUPS = ("forget", "retain", "calibration", "evaluation")
 _LAYER_GROUPS = ("forget", "retain", "evaluation")
+_ASKED = 200  # retained and evaluation records that other answers are scored of, and answers written to, at most
 _LAYER_UNITS = 1000  # units of a group whose states of every layer are kept: 10 MB for 13 layers of 384 float16
 
 
@@ -57,10 +60,11 @@ class Run:
     timings: dict[str, float] = field(default_factory=lambda: {"started_unix": round(time.time(), 1)})
     check_passes: float = 0.0
     scoring_passes: float = 0.0
-    stressed: dict[str, dict[str, list[Tables]]] = field(default_factory=dict)
+    stressed: dict[str, dict[str, list[Mapping[str, Any]]]] = field(default_factory=dict)
     stress_passes: dict[str, float] = field(default_factory=dict)
     words_cut: int = 0
     _stress_material: Material | None = None
+    _retain_sample: Sequence[int] = ()
 
     def carry_out(self) -> tuple[Any, RunRecord]:
         """Score the original, unlearn, score again, retrain where asked, audit.
@@ -165,10 +169,11 @@ class Run:
             most = prepared.config.audit.retain_sample
             rng = np.random.default_rng([prepared.config.seed, 3])
             sample = sorted(rng.choice(len(retain), min(most, len(retain)), replace=False).tolist())
+            self._retain_sample = [retain[i] for i in sample]
             return {
                 "forget": train.take(prepared.request.forget),
                 "retain": train.take(retain),
-                "retain sample": train.take([retain[i] for i in sample]),
+                "retain sample": train.take(self._retain_sample),
                 "calibration": calibration,
                 "evaluation": evaluation,
             }
@@ -244,13 +249,29 @@ class Run:
                         group: task.encode(reworded(records, how, common if records.of_words else None))
                         for group, records in groups.items()
                     }
+            asked = self._asked() if {"alternatives", "written"} & self.needs and task.of_tokens else {}
             recipe, training = prepared.recipe, prepared.config.training
             self._stress_material = Material(
                 task=task, forget=encoded["forget"], calibration=encoded["calibration"], evaluation=encoded["evaluation"],
                 rewordings=rewordings, learning_rate=(recipe or training).learning_rate,
                 batch_size=prepared.config.audit.batch_size, seed=prepared.config.seed,
+                alternatives={g: other_answers(task, records) for g, records in asked.items() if records.alternatives},
+                texts={group: records.texts for group, records in asked.items()},
             )  # fmt: skip
         return self._stress_material
+
+    def _asked(self) -> dict[str, Records]:
+        """The records that a language model is asked about in other ways: all to forget, a part of the others."""
+        prepared = self.prepared
+        rng = np.random.default_rng([prepared.config.seed, 10])
+        found = {"forget": prepared.train.take(prepared.request.forget)}
+        for group, records in (
+            ("retain", prepared.train.take(self._retain_sample)),
+            ("evaluation", prepared.evaluation),
+        ):
+            drawn = rng.choice(len(records), min(_ASKED, len(records)), replace=False)
+            found[group] = records.take(sorted(drawn.tolist()))
+        return found
 
     def _unlearning(self, encoded: dict[str, Encoded]) -> Unlearning:
         prepared = self.prepared
@@ -303,9 +324,22 @@ class Run:
         task = self.prepared.task
         return None if task.of_tokens else {"num_labels": len(task.label_names)}
 
+    def _score_base(self, encoded: dict[str, Encoded]) -> None:
+        """Scores of forget and evaluation records under the base of a language model, where an audit needs them."""
+        base = self.prepared.config.retrain.base
+        if "reference" not in self.needs or base is None or not self.prepared.task.of_tokens:
+            return
+        model = self._load(base, "retrain.base")
+        groups = {group: encoded[group] for group in ("forget", "evaluation")}
+        with self._timed("reference"), self.progress.stage("scoring the base model"):
+            tables, passes = self._material(encoded).scored(model, groups)
+        self.stressed["reference"] = {"base": [tables]}
+        self.stress_passes["reference"] = passes
+
     def _retrained(self, encoded: dict[str, Encoded]) -> tuple[list[Tables], list[dict[str, Any]]]:
         config, recipe, task = self.prepared.config, self.prepared.recipe, self.prepared.task
         tables, described = [], []
+        self._score_base(encoded)
         for path in config.retrain.models:
             model = self._load(path, "retrain.models")
             tables.append(self._score(model, encoded, "retrained", path))

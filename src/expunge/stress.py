@@ -1,4 +1,4 @@
-"""What is done to models, or to their input, to see whether forgetting lasts: int8, relearning, other wordings."""
+"""What is done to models, or to their input, beside the shared pass: int8, relearning, other wordings and answers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from expunge.models import head_of
 from expunge.scoring import ScoreTable, score
 from expunge.tasks.base import Encoded
 from expunge.token_head import cross_entropy
+from expunge.token_stress import alternatives, gradients, written
 
 __all__ = ["MOST", "RELEARNING_STEPS", "STRESSES", "Material", "quantised"]
 
@@ -40,6 +41,8 @@ class Material:
         learning_rate: Learning rate of relearning: that of the fine-tuning, where it is known.
         batch_size: Records a forward pass.
         seed: Seed of relearning's split and order.
+        alternatives: Group -> its records with the true answer in other words, and with each false answer.
+        texts: Group -> its records' texts, which answers are written to.
     """
 
     task: Any
@@ -50,6 +53,8 @@ class Material:
     learning_rate: float = 5e-5
     batch_size: int = 64
     seed: int = 0
+    alternatives: Mapping[str, Sequence[Encoded]] = field(default_factory=dict)
+    texts: Mapping[str, Sequence[tuple[str, ...]]] = field(default_factory=dict)
 
     def scored(self, model: Any, groups: Mapping[str, Encoded]) -> tuple[Tables, float]:
         """Score tables of these groups (an empty one is left out), and their cost in example-passes."""
@@ -164,9 +169,12 @@ def reworded(model: Any, material: Material) -> tuple[Tables, float]:
     return material.scored(model, groups)
 
 
-STRESSES: dict[str, Callable[[Any, Material], tuple[Tables, float]]] = {
+STRESSES: dict[str, Callable[[Any, Material], tuple[Mapping[str, Any], float]]] = {
+    "alternatives": alternatives,
+    "gradients": gradients,
     "int8": int8,
     "relearned": relearned,
     "reworded": reworded,
+    "written": written,
 }
-"""By the name an audit's `needs` gives: a model -> its tables, and what they cost in example-passes."""
+"""By the name an audit's `needs` gives: a model -> its tables or values, and what they cost in example-passes."""

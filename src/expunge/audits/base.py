@@ -19,11 +19,13 @@ __all__ = [
     "AuditContext",
     "AuditResult",
     "Tables",
+    "attack",
     "attack_found",
     "attack_tpr",
     "classes_of",
     "clipped_margins",
     "distance",
+    "of_values",
     "told_apart",
 ]
 
@@ -42,7 +44,7 @@ class AuditContext:
         models: ``original`` and ``unlearned`` with one table each, ``retrained`` with one a retrained model, or none.
         classes: How many classes the models have.
         stressed: What was done to the models or to their input (as an audit's `needs` names it) -> model -> tables, as
-            in `models`; only what some audit of the run needs.
+            in `models`, or arrays of one value a record; only what some audit of the run needs.
         resamples: Bootstrap resamples.
         confidence: Confidence level of intervals.
         seed: Seed of the bootstrap.
@@ -53,7 +55,7 @@ class AuditContext:
     resamples: int = 1000
     confidence: float = 0.95
     seed: int = 0
-    stressed: Mapping[str, Mapping[str, Sequence[Tables]]] = field(default_factory=dict)
+    stressed: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]] = field(default_factory=dict)
 
     def estimate(
         self, model: str, groups: Sequence[str], read: Read, statistic: Statistic, *, minus: str | None = None
@@ -235,6 +237,12 @@ def attack_tpr(context: AuditContext, audit: str, name: str, read: Read, fpr: fl
     )  # fmt: skip
 
 
+def of_values(context: AuditContext, values: Mapping[str, Sequence[Mapping[str, Any]]]) -> AuditContext:
+    """The context with values of records (model -> group -> (N,), one mapping a model) in the place of its tables."""
+    models: Any = {model: values.get(model, ()) for model in context.models}
+    return replace(context, models=models)
+
+
 @dataclass(frozen=True)
 class AuditResult:
     """What an audit found.
@@ -254,6 +262,28 @@ class AuditResult:
     per_record: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     not_measured: str | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+def attack(context: AuditContext, audit: str, name: str, read: Read) -> AuditResult:
+    """An attack's AUC of forget over evaluation records, its TPR at 1 % FPR, and what is found.
+
+    Args:
+        context: The scores.
+        audit: Which audit attacks.
+        name: The attack.
+        read: Table -> (N,) its score, higher for records more like members.
+    """
+    groups = ["forget", "evaluation"]
+    rows = context.measure(
+        audit, f"{name} AUC", groups, read, auc, unit="AUC", direction="as retrained",
+        interval=lambda model: context.auc(model, groups, read),
+    )  # fmt: skip
+    rate = f"{name} TPR at 1 % FPR"
+    rates = attack_tpr(context, audit, rate, read, 0.01)
+    lacking = f"takes 100 evaluation records, there are {len(context.models['original'][0]['evaluation'])}"
+    return AuditResult(
+        [*rows, *rates], findings=attack_found(context, audit, name, read), left_out={} if rates else {rate: lacking}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from expunge.audits.base import Audit, AuditContext, AuditResult, attack_found, attack_tpr
+from expunge.audits.base import Audit, AuditContext, AuditResult, attack
 from expunge.options import Share, option
 from expunge.record import Finding, Measurement
 from expunge.scoring import ScoreTable
@@ -45,18 +45,12 @@ class TokenMembership(Audit):
             attacks["zlib"] = _zlib
         rows: list[Measurement] = []
         findings: list[Finding] = []
-        left_out = {}
+        left_out: dict[str, str] = {}
         for name, read in attacks.items():
-            rows += context.measure(
-                "token-membership", f"{name} AUC", groups, read, auc, unit="AUC", direction="as retrained",
-                interval=lambda model, read=read: context.auc(model, groups, read),
-            )  # fmt: skip
-            rate = f"{name} TPR at 1 % FPR"
-            if found := attack_tpr(context, "token-membership", rate, read, 0.01):
-                rows += found
-            else:
-                left_out[rate] = f"takes 100 evaluation records, there are {len(first['evaluation'])}"
-            findings += attack_found(context, "token-membership", name, read)
+            found = attack(context, "token-membership", name, read)
+            rows += found.measurements
+            findings += found.findings
+            left_out |= found.left_out
         if context.models["retrained"]:
             rows += self._priv_leak(context)
         else:

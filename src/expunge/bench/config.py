@@ -12,7 +12,7 @@ from expunge.config import Recipe, TrainingConfig, build_method
 from expunge.errors import Collector, Problem, UsageError
 from expunge.options import Fraction, Options, Positive, PositiveInt, Seed, did_you_mean, option
 
-__all__ = ["BenchConfig", "DataSet", "Matrix", "Trial", "read_trials"]
+__all__ = ["BenchConfig", "DataSet", "Matrix", "Trial", "read_sections", "read_trial", "read_trials"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,9 +143,7 @@ class BenchConfig:
         Raises:
             UsageError: Everything that is wrong with it.
         """
-        values, found = read_sections(path, "bench", "the benchmark", "benchmarks/encoders.toml")
-        for word in sets:
-            found.run(_change, values, word)
+        values, found = read_sections(path, "bench", "the benchmark", "benchmarks/encoders.toml", sets)
         for name in ("data", "methods"):
             if not values.get(name):
                 found.problems.append(Problem(name, "there is none", f"Name at least one: [{name}.NAME]."))
@@ -160,8 +158,17 @@ class BenchConfig:
         return cls(matrix, recipe, data, methods, only)  # pyright: ignore[reportArgumentType]
 
 
-def read_sections(path: str | Path, own: str, what: str, example: str) -> tuple[dict[str, Any], Collector]:
+def read_sections(
+    path: str | Path, own: str, what: str, example: str, sets: Sequence[str] = ()
+) -> tuple[dict[str, Any], Collector]:
     """A TOML file with the sections recipe, data, methods and one of its own; and what is wrong with it so far.
+
+    Args:
+        path: The file.
+        own: The section of its own.
+        what: What the file is, for messages.
+        example: A file that is right.
+        sets: Changes of that section: ``seeds=[0]``; and ``data=[...]``, ``methods=[...]`` keep only these.
 
     Raises:
         UsageError: It cannot be read.
@@ -176,10 +183,12 @@ def read_sections(path: str | Path, own: str, what: str, example: str) -> tuple[
     for name in sorted(values.keys() - known):
         way_out = f"{did_you_mean(name, known)}Known sections: {', '.join(sorted(known))}."
         found.problems.append(Problem(name, f'unknown section "{name}"', way_out))
+    for word in sets:
+        found.run(_change, values, own, word)
     return values, found
 
 
-def _change(values: dict[str, Any], word: str) -> None:
+def _change(values: dict[str, Any], own: str, word: str) -> None:
     key, sign, text = word.partition("=")
     try:
         value = tomllib.loads(f"value = {text if sign else ''}")["value"]
@@ -193,7 +202,7 @@ def _change(values: dict[str, Any], word: str) -> None:
             raise UsageError(Problem("--set", f"unknown {key}: {', '.join(map(str, unknown))}", way_out))
         values[key] = {name: values[key][name] for name in value}
     else:
-        values.setdefault("bench", {})[key] = value
+        values.setdefault(own, {})[key] = value
 
 
 def read_trials(name: str, values: Mapping[str, Any]) -> tuple[Trial, ...]:
@@ -209,3 +218,16 @@ def read_trials(name: str, values: Mapping[str, Any]) -> tuple[Trial, ...]:
         method = build_method({"name": values.get("method", name), **settings})
         built.append(Trial(method, TrainingConfig.build(training, f"{where}.training")))
     return tuple(built)
+
+
+def read_trial(name: str, values: Mapping[str, Any]) -> Trial:
+    """The one trial of a method, where settings are chosen elsewhere.
+
+    Raises:
+        UsageError: There are several.
+    """
+    trials = read_trials(name, values)
+    if len(trials) != 1:
+        way_out = "Give one: this benchmark chooses no settings, and every method has the same budget."
+        raise UsageError(Problem(f"methods.{name}", f"{len(trials)} trials", way_out))
+    return trials[0]

@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from expunge.bench.config import BenchConfig, DataSet, Matrix, Trial, read_sections, read_trials
+from expunge.bench.config import BenchConfig, DataSet, Matrix, Trial, read_sections, read_trial
 from expunge.config import Recipe
-from expunge.errors import Problem, UsageError
+from expunge.errors import Problem
 from expunge.options import Options, PositiveInt, Seed, option
 
 __all__ = ["Game", "LiraConfig"]
@@ -101,7 +101,7 @@ class LiraConfig:
         game = found.run(Game.build, values.get("lira", {}))
         recipe = found.run(Recipe.build, values.get("recipe", {}), "recipe")
         data = {name: found.run(DataSet.build, v, f"data.{name}") for name, v in values.get("data", {}).items()}
-        methods = {name: found.run(_one_trial, name, v) for name, v in values.get("methods", {}).items()}
+        methods = {name: found.run(read_trial, name, v) for name, v in values.get("methods", {}).items()}
         found.finish()
         assert game is not None
         assert recipe is not None
@@ -116,13 +116,3 @@ class LiraConfig:
             epochs=(self.game.epochs,), bootstrap=self.game.bootstrap,
         )  # fmt: skip
         return BenchConfig(matrix, self.recipe, {self.name: self.data}, {}, {})
-
-
-def _one_trial(name: str, values: dict[str, Any]) -> Trial:
-    trials = read_trials(name, values)
-    if len(trials) != 1:
-        what = f"{len(trials)} trials"
-        raise UsageError(
-            Problem(f"methods.{name}", what, "Give one: settings are chosen elsewhere, not on the shadows.")
-        )
-    return trials[0]

@@ -22,12 +22,15 @@ class Records:
         texts: For each record a tuple of one text, of two for a pair, or of a sentence's words.
         labels: Class number of each record, or those of its words.
         made_ids: Whether the ids were made from content.
+        alternatives: For each record of a prompt and its answer that answer in other words ("" where there is none) and then
+            false ones; empty where the data have none.
     """
 
     ids: tuple[str, ...]
     texts: tuple[tuple[str, ...], ...]
     labels: tuple[int, ...] | tuple[tuple[int, ...], ...]
     made_ids: bool = False
+    alternatives: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -44,6 +47,7 @@ class Records:
             tuple(self.texts[i] for i in positions),
             tuple(self.labels[i] for i in positions),  # pyright: ignore[reportArgumentType]
             self.made_ids,
+            tuple(self.alternatives[i] for i in positions) if self.alternatives else (),
         )
 
     def classes(self, positions: Iterable[int]) -> set[int]:

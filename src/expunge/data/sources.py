@@ -17,18 +17,18 @@ from expunge.options import did_you_mean
 __all__ = ["SUFFIXES", "Columns", "pick", "read"]
 
 Columns = dict[str, list[Any]]
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", *CONLL_SUFFIXES)
-_SHOWN = "a .csv, .tsv, .jsonl, .parquet or .conll file"
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", *CONLL_SUFFIXES)
+_SHOWN = "a .csv, .tsv, .jsonl, .json, .parquet or .conll file"
 
 
 def read(source: Any, *, where: str, split: str | None = None, file_format: str | None = None) -> Columns:
     """All columns of a source, as lists of equal length.
 
     Args:
-        source: A path (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``, ``.conll`` and its like, or a folder written by
-            ``save_to_disk``), a hub id, a `datasets.Dataset`, a `pandas.DataFrame`, or a list of dicts. CSV values are
-            read as text, so an id like ``007`` keeps its zeros. Class numbers that the source itself has names for are
-            given by name.
+        source: A path (``.csv``, ``.tsv``, ``.jsonl``, ``.json`` (an object a line, or one list of them), ``.parquet``,
+            ``.conll`` and its like, or a folder written by ``save_to_disk``), a hub id, a `datasets.Dataset`, a
+            `pandas.DataFrame`, or a list of dicts. CSV values are read as text, so an id like ``007`` keeps its zeros.
+            Class numbers that the source itself has names for are given by name.
         where: The setting this source was given in, for messages.
         split: Split to take where the source has splits.
         file_format: ``"conll"`` reads a text file of any other suffix as `expunge.data.conll.read_conll` does.
@@ -67,9 +67,10 @@ def _read_path(path: Path, name: str, where: str, split: str | None, file_format
     if path.is_dir():
         return _read_saved(path, where, split)
     if path.is_file():
-        readers = {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+        readers = {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl, ".json": _read_json}
+        readers[".parquet"] = _read_parquet
         readers |= dict.fromkeys(CONLL_SUFFIXES, read_conll)
-        if file_format == "conll" and suffix not in (".jsonl", ".parquet"):
+        if file_format == "conll" and suffix not in (".jsonl", ".json", ".parquet"):
             readers[suffix] = read_conll
         if suffix not in readers:
             way_out = f"Known: {', '.join(SUFFIXES)}, or a saved dataset. A word and its tag a line: --format conll."
@@ -127,6 +128,19 @@ def _read_jsonl(path: Path) -> Columns:
             if not isinstance(row, dict):
                 raise ValueError(f"line {number}: not a JSON object")
             rows.append(row)
+    return _from_rows(rows)
+
+
+def _read_json(path: Path) -> Columns:
+    text = path.read_text(encoding="utf-8-sig")
+    if not text.lstrip().startswith("["):
+        return _read_jsonl(path)
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno}: {error.msg}") from None
+    if bad := [number for number, row in enumerate(rows, start=1) if not isinstance(row, dict)]:
+        raise ValueError(f"item {bad[0]}: not a JSON object")
     return _from_rows(rows)
 
 
