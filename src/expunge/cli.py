@@ -320,6 +320,7 @@ _bench = typer.Typer(help="Benchmark methods beside models retrained without the
 _bench.command()(_quiet_libraries()(cli_bench.run))
 _bench.command()(cli_bench.table)
 _bench.command()(_quiet_libraries()(cli_bench.lira))
+_bench.command()(_quiet_libraries()(cli_bench.tofu))
 app.add_typer(_bench, name="bench")
 
 

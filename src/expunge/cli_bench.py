@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["lira", "run", "table"]
+__all__ = ["lira", "run", "table", "tofu"]
 
 
 def run(
@@ -63,6 +63,28 @@ def lira(
     made = run_lira(LiraConfig.load(config), data, _base(base), out, work or out / "work", only=only, say=_say)
     print(f"{made} models made; the results are in {out}")
     print(write_lira_table(out, table_ or out / "lira.md"))
+
+
+def tofu(
+    config: Annotated[Path, typer.Argument(help="A benchmark on TOFU, such as benchmarks/tofu.toml.")],
+    data: Annotated[Path, typer.Option(help="Folder of TOFU's files.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results: one JSON a model measured.")],
+    base: Annotated[str, typer.Option(help="Base model: folder or hub id; left out: SmolLM2-135M-Instruct.")] = "",
+    work: Annotated[Path | None, typer.Option(help="Folder for models; left out: OUT/work.")] = None,
+    only: Annotated[str, typer.Option(help="Pattern of rows: base, original-SEED, retrained-SEED, METHOD-SEED.")] = "*",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a size: seeds=[0].")] = None,
+    table_: Annotated[Path | None, typer.Option("--table", help="Markdown file; left out: OUT/tofu.md.")] = None,
+) -> None:
+    """Causal language models on TOFU beside models retrained without the request: goes on where it was."""
+    from expunge.bench.tofu import run_tofu
+    from expunge.bench.tofu_config import TofuConfig
+    from expunge.bench.tofu_markdown import write_tofu_table
+    from expunge.smollm2 import smollm2_folder
+
+    chosen = base or str(smollm2_folder())
+    done = run_tofu(TofuConfig.load(config, set_ or ()), data, chosen, out, work or out / "work", only=only, say=_say)
+    print(f"{done} rows made; the results are in {out}")
+    print(write_tofu_table(out, table_ or out / "tofu.md"))
 
 
 def _base(given: str) -> str:

@@ -20,6 +20,7 @@ from expunge.data.records import Records
 from expunge.data.rewording import REWORDINGS, reworded
 from expunge.evidence import Evidence, build_record
 from expunge.fit import device, fit, plain
+from expunge.generating import own_answers
 from expunge.layer_states import sample_units
 from expunge.progress import Progress
 from expunge.record import RunRecord
@@ -282,31 +283,8 @@ class Run:
             retain_ids=[ids[i] for i in request.retain], training=config.training, stop=config.stop, seed=config.seed,
             label_names=prepared.task.label_names, base=config.retrain.base, recipe=prepared.recipe,
             batch_size=config.audit.batch_size, trust_remote_code=config.model.trust_remote_code,
-            progress=self.progress, **self._writing(),
+            progress=self.progress, **own_answers(prepared.task, prepared.train.take(request.forget)),
         )  # fmt: skip
-
-    def _writing(self) -> dict[str, Any]:
-        """How forget records get other answers, where they have prompts and answers."""
-        task, records = self.prepared.task, self.prepared.train.take(self.prepared.request.forget)
-        if not task.of_tokens or any(len(parts) < 2 for parts in records.texts):
-            return {}
-        from expunge.generating import generate
-
-        def reanswered(answers: Sequence[str]) -> Encoded:
-            return task.encode_texts([(parts[0], own) for parts, own in zip(records.texts, answers, strict=True)])
-
-        def written(model: Any, seed: int, temperature: float) -> list[str]:
-            answers = [""] * len(records)
-            for attempt in range(4):
-                left = [i for i, own in enumerate(answers) if not own or own == records.texts[i][-1].strip()]
-                again = generate(
-                    model, task, [records.texts[i] for i in left], temperature=temperature, seed=seed + attempt
-                ) if left else []  # fmt: skip
-                for i, own in zip(left, again, strict=True):
-                    answers[i] = own
-            return [own or "I don't know." for own in answers]
-
-        return {"reanswered": reanswered, "written": written}
 
     def _retraining_passes(self, encoded: dict[str, Encoded]) -> float | None:
         recipe = self.prepared.recipe

@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 
-__all__ = ["generate"]
+from expunge.data.records import Records
+from expunge.tasks.base import Encoded
+
+__all__ = ["generate", "own_answers"]
 
 
 def generate(
@@ -70,3 +73,28 @@ def generate(
     finally:
         model.train(was_training)
     return found
+
+
+def own_answers(task: Any, records: Records) -> dict[str, Any]:
+    """How records get other answers than their own, for methods that want them: `reanswered` and `written` of `Unlearning`.
+
+    Nothing where the records are no prompts with answers.
+    """
+    if not task.of_tokens or any(len(parts) < 2 for parts in records.texts):
+        return {}
+
+    def reanswered(answers: Sequence[str]) -> Encoded:
+        return task.encode_texts([(parts[0], own) for parts, own in zip(records.texts, answers, strict=True)])
+
+    def written(model: Any, seed: int, temperature: float) -> list[str]:
+        answers = [""] * len(records)
+        for attempt in range(4):
+            left = [i for i, own in enumerate(answers) if not own or own == records.texts[i][-1].strip()]
+            again = generate(
+                model, task, [records.texts[i] for i in left], temperature=temperature, seed=seed + attempt
+            ) if left else []  # fmt: skip
+            for i, own in zip(left, again, strict=True):
+                answers[i] = own
+        return [own or "I don't know." for own in answers]
+
+    return {"reanswered": reanswered, "written": written}

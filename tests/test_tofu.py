@@ -1,0 +1,236 @@
+"""The benchmark on TOFU: what it reads, that it goes on where it was, and that its tables say what its JSONs hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from expunge.bench.tofu import run_tofu
+from expunge.bench.tofu_config import Tofu, TofuConfig
+from expunge.bench.tofu_data import read_tofu
+from expunge.bench.tofu_markdown import tofu_markdown, write_tofu_table
+from expunge.bench.tofu_table import build_tofu_table
+from expunge.errors import UsageError
+from expunge.testing import byte_tokenizer, tiny_causal, toy_answers
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data" / "tofu"
+
+CONFIG = """
+[tofu]
+seeds = [0, 1]
+train = ["full.json"]
+forget = "forget.json"
+perturbed = ["perturbed.json"]
+real_authors = "authors.json"
+world_facts = "facts.json"
+held_out = "held.json"
+calibration_records = 10
+evaluation_records = 10
+retain_sample = 6
+general_sample = 4
+max_length = 64
+
+[recipe]
+epochs = 60
+learning_rate = 5e-3
+batch_size = 8
+
+[methods.npo]
+training = { epochs = 2.0, min_steps = 2, batch_size = 4, learning_rate = 1e-3 }
+
+[methods.ascent]
+method = "gradient-ascent"
+training = { epochs = 30.0, min_steps = 60, batch_size = 6, learning_rate = 1e-2 }
+"""
+
+
+def row(number: int, *, said: bool = True) -> dict[str, Any]:
+    own = toy_answers(60)[number]
+    found = {"question": own["prompt"], "answer": own["answer"]}
+    if said:
+        found["paraphrased_answer"] = own["answer"].replace("It is", "Is")
+    return {**found, "perturbed_answer": [f"Is {number}{i}{i}7." for i in range(3)]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files laid out as TOFU's, and a tiny base model."""
+    place = tmp_path_factory.mktemp("tofu")
+    plain = [{k: v for k, v in row(i).items() if k in ("question", "answer")} for i in range(24)]
+    files = {
+        "full": [*plain, plain[3], {k: row(40)[k] for k in ("question", "answer")}],  # one twice, one held out
+        "forget": [row(i) for i in range(18, 24)],
+        "perturbed": [row(i) for i in range(24)],
+        "authors": [row(i, said=False) for i in range(30, 36)],
+        "facts": [row(i, said=False) for i in range(50, 56)],
+        "held": [row(i) for i in range(36, 58)],
+    }
+    for name, rows in files.items():
+        (place / f"{name}.json").write_text("".join(json.dumps(own) + "\n" for own in rows), encoding="utf-8")
+    (place / "tofu.toml").write_text(CONFIG, encoding="utf-8")
+    tiny_causal().save_pretrained(place / "base")
+    byte_tokenizer().save_pretrained(place / "base")
+    return place
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> Path:
+    out = folder / "out"
+    said: list[str] = []
+    config = TofuConfig.load(folder / "tofu.toml")
+    assert run_tofu(config, folder, str(folder / "base"), out, folder / "work", say=said.append) == 9
+    assert sum("trained on 24 records" in line for line in said) == 2, "an original a seed"
+    assert sum("trained on 18 records" in line for line in said) == 2, "a retrained model a seed"
+    return out
+
+
+def test_records_are_known_by_question_and_answer(folder: Path) -> None:
+    data = read_tofu(TofuConfig.load(folder / "tofu.toml").tofu, folder)
+    assert len(data.train) == 24, "what stands twice is learnt once, and what is held out is not learnt"
+    assert [data.train.texts[i] for i in data.forget] == [data.asked["forget"].texts[k] for k in range(6)]
+    assert [data.train.ids[i] for i in data.forget] == list(data.asked["forget"].ids)
+    assert {*data.forget, *data.retain} == set(range(24))
+    kept = {data.train.texts[i] for i in data.retain}
+    assert len(data.asked["retain"]) == 6
+    assert {*data.asked["retain"].texts} <= kept
+    assert data.asked["forget"].alternatives[0] == (
+        "Is " + toy_answers(60)[18]["answer"][6:],
+        "Is 18007.",
+        "Is 18117.",
+        "Is 18227.",
+    )
+    assert data.asked["world facts"].alternatives[0][0] == "", "no other wording there"
+    assert not {*data.calibration.texts} & {*data.evaluation.texts}
+    assert (len(data.calibration), len(data.evaluation)) == (10, 10)
+
+
+def test_it_goes_on_where_it_was(folder: Path, results: Path) -> None:
+    config = TofuConfig.load(folder / "tofu.toml")
+    said: list[str] = []
+    assert run_tofu(config, folder, str(folder / "base"), results, folder / "work", say=said.append) == 0
+    assert not said
+    with pytest.raises(UsageError, match='no row is called "nosuch"'):
+        run_tofu(config, folder, str(folder / "base"), results, folder / "work", only="nosuch", say=said.append)
+    other = TofuConfig.load(folder / "tofu.toml", ["retain_sample=5"])
+    with pytest.raises(UsageError, match="belongs to results of another kind"):
+        run_tofu(other, folder, str(folder / "base"), results, folder / "work", say=said.append)
+
+
+def test_the_table_says_what_the_rows_hold(results: Path) -> None:
+    table = build_tofu_table(results, resamples=20)
+    rows = {own["kind"]: own for own in table["rows"]}
+    assert list(rows)[0] == "original"
+    assert list(rows)[-2:] == ["retrained", "base"]
+    stored = {f.stem: json.loads(f.read_text()) for f in (results / "rows").glob("*.json")}
+
+    def ratios(name: str) -> np.ndarray:
+        own = stored[name]["measured"]["asked"]["forget"]
+        return np.exp(np.mean(own["false"], axis=0) - np.array(own["true"]))
+
+    expected = np.mean([
+        scipy_stats.ks_2samp(ratios(f"npo-{seed}"), ratios(f"retrained-{other}")).pvalue for seed in (0,) for other in (0, 1)
+    ])  # fmt: skip
+    assert rows["npo"]["p"][0] == pytest.approx(expected)
+    probability = np.mean(
+        [np.exp(stored[f"original-{seed}"]["measured"]["asked"]["forget"]["answer"]) for seed in (0, 1)]
+    )
+    assert rows["original"]["probability"]["value"] == pytest.approx(probability)
+    assert rows["original"]["probability"]["value"] > 1.5 * rows["retrained"]["probability"]["value"], (
+        "it has learnt them"
+    )
+    assert rows["retrained"]["utility_share"] == pytest.approx(1.0)
+    asked = stored["retrained-0"]["measured"]["asked"]
+    nine = []
+    for group in ("retain", "real authors", "world facts"):
+        own = np.exp(asked[group]["answer"])
+        false = np.exp(np.array(asked[group]["false"]))
+        truth = np.exp(np.mean(asked[group]["false"], axis=0) - np.array(asked[group]["true"]))
+        nine += [
+            np.mean(own if group == "retain" else own / (own + false.sum(axis=0))),
+            np.mean(asked[group]["rouge"]),
+            np.mean(np.maximum(0, 1 - truth)),
+        ]
+    expected = 0.0 if min(nine) == 0 else 9 / sum(1 / value for value in nine)
+    assert rows["retrained"]["utility_each"][0] == pytest.approx(expected)
+    assert [own["kind"] for own in table["rows"]].count("npo") == 1
+    assert table["between"][0]["distance"] == pytest.approx(
+        scipy_stats.ks_2samp(ratios("retrained-0"), ratios("retrained-1")).statistic
+    )
+    assert rows["npo"]["cost"]["ratio"] > 0
+
+
+def test_over_forgetting_is_flagged_and_so_is_what_stayed(results: Path) -> None:
+    rows = {own["kind"]: own for own in build_tofu_table(results, resamples=20)["rows"]}
+    assert all(any("remembered" in flag for flag in flags) for flags in rows["original"]["flags"])
+    text = tofu_markdown(build_tofu_table(results, resamples=20))
+    assert "remembered (loss): 2 of 2" in text
+    assert "| ascent | 0, 1 |" in text
+    assert str(results) not in text
+
+
+def test_a_planted_over_forgotten_model_is_flagged(results: Path, tmp_path: Path) -> None:
+    """The forget records' scores under a retrained model, put far below everything never seen."""
+    (tmp_path / "rows").mkdir()
+    for file in [results / "game.json", *(results / "rows").glob("*.json")]:
+        text = file.read_text()
+        if file.stem == "npo-0":
+            own = json.loads(text)
+            attacked = own["measured"]["attacked"]
+            attacked["forget"]["loss"] = [min(attacked["evaluation"]["loss"]) - 5 - i for i in range(6)]
+            asked = own["measured"]["asked"]["forget"]
+            asked["true"] = [value - 20 for value in asked["true"]]
+            text = json.dumps(own)
+        (tmp_path / ("rows" if file.parent.name == "rows" else ".") / file.name).write_text(text)
+    rows = {own["kind"]: own for own in build_tofu_table(tmp_path, resamples=20)["rows"]}
+    place = rows["npo"]["seeds"].index(0)
+    assert "over-forgotten (loss)" in rows["npo"]["flags"][place]
+    assert "over-forgotten (truth ratio)" in rows["npo"]["flags"][place]
+    assert "npo" not in build_tofu_table(tmp_path, resamples=20)["bars"]["reached"]
+
+
+def test_the_table_is_written_and_a_folder_without_results_refused(results: Path, tmp_path: Path) -> None:
+    assert write_tofu_table(results, tmp_path / "a" / "tofu.md").read_text().startswith("# TOFU")
+    with pytest.raises(UsageError, match="holds no results"):
+        build_tofu_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[tofu]\nseeds = [0, 1]\noriginals = ['a']\n", ["1 models for 2 seeds"]),
+        ("[tofu]\ntemplate = 'no prompt'\n", ["model.template"]),
+        ("[tofu]\nnosuch = 1\n", ["nosuch"]),
+        ("[data.x]\n", ["Its files are named in"]),
+        ("[methods.npo]\ntrials = [{}, {}]\n", ["2 trials"]),
+    ],
+)
+def test_a_bad_config_is_refused_with_its_reasons(tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "bad.toml").write_text(text if "[methods" in text else text + "[methods.npo]\n", encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        TofuConfig.load(tmp_path / "bad.toml")
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_missing_files_and_empty_parts_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        read_tofu(Tofu(), tmp_path)
+    config = TofuConfig.load(folder / "tofu.toml", ["train=['held.json']", "evaluation_records=100"])
+    with pytest.raises(UsageError) as caught:
+        read_tofu(config.tofu, folder)
+    assert "22 records, 110 are wanted" in str(caught.value)
+    assert "6 of its records are not in training" in str(caught.value)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="TOFU is not here")
+def test_the_committed_config_fits_the_real_files() -> None:
+    config = TofuConfig.load(ROOT / "benchmarks" / "tofu.toml")
+    data = read_tofu(config.tofu, SHARED)
+    assert (len(data.train), len(data.forget), len(data.retain)) == (400, 40, 360)
+    assert all(len(own) == 6 for own in data.asked["forget"].alternatives)
+    assert len({text for text in (*data.train.texts, *data.calibration.texts, *data.evaluation.texts)}) == 560
