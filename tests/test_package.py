@@ -75,6 +75,7 @@ LAYERS = [
     {"execution", "bench"},
     {"erase", "sisa.build"},
     {"demo", "plan", "reaudit"},
+    {"demo_generation"},
     {"cli_bench", "cli_plan", "cli_sisa", "cli_options"},
     {"cli"},
     {"__init__", "__main__"},

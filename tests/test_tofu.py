@@ -125,7 +125,7 @@ def test_it_goes_on_where_it_was(folder: Path, results: Path) -> None:
 def test_the_table_says_what_the_rows_hold(results: Path) -> None:
     table = build_tofu_table(results, resamples=20)
     rows = {own["kind"]: own for own in table["rows"]}
-    assert list(rows)[0] == "original"
+    assert next(iter(rows)) == "original"
     assert list(rows)[-2:] == ["retrained", "base"]
     stored = {f.stem: json.loads(f.read_text()) for f in (results / "rows").glob("*.json")}
 
@@ -233,4 +233,4 @@ def test_the_committed_config_fits_the_real_files() -> None:
     data = read_tofu(config.tofu, SHARED)
     assert (len(data.train), len(data.forget), len(data.retain)) == (400, 40, 360)
     assert all(len(own) == 6 for own in data.asked["forget"].alternatives)
-    assert len({text for text in (*data.train.texts, *data.calibration.texts, *data.evaluation.texts)}) == 560
+    assert len({*data.train.texts, *data.calibration.texts, *data.evaluation.texts}) == 560

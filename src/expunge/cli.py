@@ -314,6 +314,30 @@ def demo(
     print(f"Report: {Path(out) / 'erased' / 'report.html'}")
 
 
+@app.command()
+def demo_generation(
+    out: Annotated[str, typer.Option(help="Folder to write.")] = "demo-generation-output",
+    method: Annotated[str, typer.Option(help="Method.")] = "npo",
+    people: Annotated[int, typer.Option(help="People the model learns about.", min=8, max=140)] = 24,
+    cache: Annotated[Path | None, typer.Option(help="Where base and fine-tuned original are kept.")] = None,
+) -> None:
+    """The same on a language model: SmolLM2 learns about invented people, three of them are erased."""
+    with _quiet_libraries():
+        from expunge.demo_generation import run_generation_demo
+        from expunge.progress import ConsoleProgress
+
+        record, general = run_generation_demo(
+            out, method=method, people=people, cache=cache, progress=ConsoleProgress()
+        )
+    _show_record(record, False)
+    shares = ", ".join(
+        f"{name} {found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
+        for name, found in (("original", general.original), ("unlearned", general.unlearned))
+    )
+    print(f"General knowledge, true answer likelier than four false ones, {general.n} questions: {shares}")
+    print(f"Report: {Path(out) / 'erased' / 'report.html'}")
+
+
 app.command()(cli_plan.records)
 app.command()(_quiet_libraries()(cli_sisa.train_sisa))
 _bench = typer.Typer(help="Benchmark methods beside models retrained without the records.", no_args_is_help=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from expunge.folders import must_be_new, whole_folder
 from expunge.progress import Progress
 from expunge.record import RunRecord
 
-__all__ = ["RECIPE", "run_demo"]
+__all__ = ["RECIPE", "carry_out", "default_cache", "kept_original", "recipe_toml", "run_demo"]
 
 RECIPE = Recipe(epochs=4.0, learning_rate=4e-4, batch_size=32, max_length=24, group_by_length=True, seed=0)
 _FORGET = 0.05
@@ -41,22 +43,36 @@ def run_demo(
         UsageError: The demo's packages are missing, or `out` exists.
         RunError: Training failed.
     """
-    from expunge.checks import check
-    from expunge.erase import execute
 
     progress = progress or Progress()
     if problems := must_be_new(out):
         raise UsageError(problems)
     train, held_out = diagnosis_phrases(records, _HELD_OUT)
-    original = _original(train, held_out, cache or _default_cache(), progress)
+    original = _original(train, held_out, cache or default_cache(), progress)
+    files = {
+        "train.csv": _csv(train),
+        "held_out.csv": _csv(held_out),
+        "recipe.toml": recipe_toml(RECIPE),
+        "ids.txt": "\n".join(_drawn(train)) + "\n",
+        "run.toml": tomli_w.dumps(_config(method, original)),
+    }
+    return carry_out(out, files, progress)
+
+
+def carry_out(out: str, files: Mapping[str, str], progress: Progress) -> RunRecord:
+    """Write a demo's files, run its run.toml, and save what it leaves in `out`/erased; if that fails nothing stays.
+
+    Raises:
+        UsageError: `out` exists, or the run's settings are wrong.
+        RunError: Training failed.
+    """
+    from expunge.checks import check
+    from expunge.erase import execute
+
     target = Path(out).expanduser()
     with whole_folder(target) as place:
-        _write_csv(place / "train.csv", train)
-        _write_csv(place / "held_out.csv", held_out)
-        recipe = {key: value for key, value in asdict(RECIPE).items() if value is not None}
-        (place / "recipe.toml").write_text(tomli_w.dumps(recipe), encoding="utf-8")
-        (place / "ids.txt").write_text("\n".join(_drawn(train)) + "\n", encoding="utf-8")
-        (place / "run.toml").write_text(tomli_w.dumps(_config(method, original)), encoding="utf-8")
+        for name, text in files.items():
+            (place / name).write_text(text, encoding="utf-8", newline="")
     try:
         erased = execute(check(RunConfig.load(target / "run.toml")), progress)
         erased.save(str(target / "erased"))
@@ -85,45 +101,73 @@ def _drawn(train: list[dict[str, str]]) -> list[str]:
     return sorted(ids[: max(1, round(_FORGET * len(ids)))])
 
 
-def _write_csv(path: Path, rows: list[dict[str, str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def _csv(rows: list[dict[str, str]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
-def _default_cache() -> Path:
+def recipe_toml(recipe: Recipe) -> str:
+    """A recipe as the TOML file a run reads."""
+    return tomli_w.dumps({key: value for key, value in asdict(recipe).items() if value is not None})
+
+
+def default_cache() -> Path:
+    """Where demos keep what takes long to make."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "expunge"
 
 
-def _original(train: list[dict[str, str]], held_out: list[dict[str, str]], cache: Path, progress: Progress) -> Path:
-    """The fine-tuned original, from the cache or trained now."""
-    from expunge.fit import fit
-    from expunge.models import load_tokenizer
-    from expunge.record import environment
-    from expunge.tasks.text_classification import TextClassification
+def kept_original(
+    cache: Path, name: str, made_of: Any, make: Callable[[], tuple[Any, Any]], progress: Progress
+) -> Path:
+    """Folder of a fine-tuned original: from the cache, or made now.
 
-    names = sorted({row["chapter"] for row in [*train, *held_out]})
-    key = hashlib.sha256(json.dumps([train, names, asdict(RECIPE), environment()]).encode()).hexdigest()[:16]
-    folder = cache / f"demo-original-{key}"
+    Args:
+        cache: Where it is kept.
+        name: What it is called there.
+        made_of: All it hangs on, as JSON can hold it: another original has another folder.
+        make: -> the model and its tokenizer.
+        progress: Told where it is in the cache.
+    """
+    from expunge.record import environment
+
+    key = hashlib.sha256(json.dumps([made_of, environment()]).encode()).hexdigest()[:16]
+    folder = cache / f"{name}-{key}"
     if folder.is_dir():
         progress.note("the fine-tuned original is in the cache")
         return folder
-    assert RECIPE.max_length is not None
-    base = str(encoder_folder())
-    tokenizer = load_tokenizer(base, where="demo")
-    task = TextClassification(tokenizer, RECIPE.max_length, tuple(names))
-    number = {name: i for i, name in enumerate(names)}
-    records = Records(
-        tuple(row["id"] for row in train),
-        tuple((row["text"],) for row in train),
-        tuple(number[row["chapter"]] for row in train),
-    )
-    model = fit(
-        base, task, task.encode(records), RECIPE, seed=RECIPE.seed, label_names=names, progress=progress,
-        name=f"fine-tuning the original on {len(train)} records",
-    )  # fmt: skip
+    model, tokenizer = make()
     with whole_folder(folder) as place:
         model.save_pretrained(place)
         tokenizer.save_pretrained(place)
     return folder
+
+
+def _original(train: list[dict[str, str]], held_out: list[dict[str, str]], cache: Path, progress: Progress) -> Path:
+    """The fine-tuned original, from the cache or trained now."""
+    names = sorted({row["chapter"] for row in [*train, *held_out]})
+
+    def make() -> tuple[Any, Any]:
+        from expunge.fit import fit
+        from expunge.models import load_tokenizer
+        from expunge.tasks.text_classification import TextClassification
+
+        assert RECIPE.max_length is not None
+        base = str(encoder_folder())
+        tokenizer = load_tokenizer(base, where="demo")
+        task = TextClassification(tokenizer, RECIPE.max_length, tuple(names))
+        number = {name: i for i, name in enumerate(names)}
+        records = Records(
+            tuple(row["id"] for row in train),
+            tuple((row["text"],) for row in train),
+            tuple(number[row["chapter"]] for row in train),
+        )
+        model = fit(
+            base, task, task.encode(records), RECIPE, seed=RECIPE.seed, label_names=names, progress=progress,
+            name=f"fine-tuning the original on {len(train)} records",
+        )  # fmt: skip
+        return model, tokenizer
+
+    return kept_original(cache, "demo-original", [train, names, asdict(RECIPE)], make, progress)
