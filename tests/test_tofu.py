@@ -228,9 +228,13 @@ def test_missing_files_and_empty_parts_are_refused(folder: Path, tmp_path: Path)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="TOFU is not here")
-def test_the_committed_config_fits_the_real_files() -> None:
-    config = TofuConfig.load(ROOT / "benchmarks" / "tofu.toml")
+@pytest.mark.parametrize(
+    ("name", "sizes", "distinct"), [("tofu", (400, 40, 360), 560), ("tofu-gpu", (3800, 400, 3400), 4000)]
+)
+def test_the_committed_configs_fit_the_real_files(name: str, sizes: tuple[int, int, int], distinct: int) -> None:
+    config = TofuConfig.load(ROOT / "benchmarks" / f"{name}.toml")
     data = read_tofu(config.tofu, SHARED)
-    assert (len(data.train), len(data.forget), len(data.retain)) == (400, 40, 360)
+    assert (len(data.train), len(data.forget), len(data.retain)) == sizes
     assert all(len(own) == 6 for own in data.asked["forget"].alternatives)
-    assert len({*data.train.texts, *data.calibration.texts, *data.evaluation.texts}) == 560
+    assert len({*data.train.texts, *data.calibration.texts, *data.evaluation.texts}) == distinct
+    assert not {*data.asked["retain"].texts} & {*data.calibration.texts, *data.evaluation.texts}

@@ -20,6 +20,11 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "format_": (
         str | None, typer.Option("--format", help="conll: a word and its tag a line, any suffix.", rich_help_panel=_OVER)
     ),
+    "max_length": (int | None, typer.Option(help="Tokens a record is cut to.", rich_help_panel=_OVER)),
+    "template": (
+        str | None,
+        typer.Option(help="Language model: 'Question: {prompt}\\nAnswer: {answer}'.", rich_help_panel=_OVER),
+    ),
     "data": (str | None, typer.Option(help="Training data: file, saved dataset or hub id.", rich_help_panel=_OVER)),
     "text": (list[str] | None, typer.Option(help="Text column; twice for a text pair.", rich_help_panel=_OVER)),
     "label": (str | None, typer.Option(help="Label column.", rich_help_panel=_OVER)),
@@ -103,6 +108,8 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     names = options["labels"]
     values = {
         "model.path": options["model"],
+        "model.max_length": options["max_length"],
+        "model.template": None if options["template"] is None else options["template"].replace("\\n", "\n"),
         "data.train": options["data"],
         "data.format": options["format_"],
         "data.text": options["text"],

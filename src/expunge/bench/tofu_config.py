@@ -33,7 +33,6 @@ class Tofu(Options):
         evaluation_records: How many the next are.
         retain_sample: Retained records scored.
         general_sample: Questions about real authors, and of general knowledge, scored.
-        tokens: Tokens written to a question, at most.
         max_length: Tokens a record is cut to.
         template: How question and answer are joined; left out: the tokenizer's chat template, else a line break.
         originals: Folders or hub ids of models trained on all records, one a seed; left out: trained from the base.
@@ -53,7 +52,6 @@ class Tofu(Options):
     evaluation_records: PositiveInt = option(100, "held-out records for membership attacks")
     retain_sample: PositiveInt = option(40, "retained records scored, at most")
     general_sample: PositiveInt = option(50, "questions of each kind of general knowledge scored, at most")
-    tokens: PositiveInt = option(64, "tokens written to a question, at most")
     max_length: PositiveInt = option(256, "tokens a record is cut to")
     template: str | None = option(None, "how question and answer are joined; left out: the chat template")
     originals: tuple[str, ...] = option((), "models trained on all records, one a seed; left out: trained here")
