@@ -52,7 +52,7 @@ types: install-dev  ## Check types
 test: lint types  ## Lint, types, and the tests of a few minutes
 	$(BIN)/python -m pytest -m "not slow" --durations=10
 
-test-slow: install-dev  ## The tests that take longer: real models, the demo
+test-slow: install-dev $(VENV)/.installed-generation  ## The tests that take longer: real models, the demo
 	$(BIN)/python -m pytest -m slow --durations=0
 
 # The data sets are public and not ours to pass on; DATA says where they are, WORK where models are kept.

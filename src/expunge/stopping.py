@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from expunge.errors import RunError
 
 __all__ = ["Check", "Rule", "StopRule", "best", "distance", "reason_to_stop", "state_of"]
 
@@ -132,6 +137,7 @@ class StopRule(TrainerCallback):
         rule: What ends the run; the best step is kept either way.
         most: Checks in all, at most; the last step is checked in any case.
         glance: -> whether the last steps' own outputs say that the aim is near, so that a check is due early; free.
+        folder: Where the best step's weights wait while the run goes on, in a file of their own; None: in memory.
 
     Attributes:
         checks: All checks, the one before the first step included.
@@ -141,11 +147,12 @@ class StopRule(TrainerCallback):
 
     def __init__(
         self, evaluate: Callable[[Any, int], Check], every: int, *, rule: Rule = "two-sided",
-        most: int | None = None, glance: Callable[[], bool] = lambda: False,
+        most: int | None = None, glance: Callable[[], bool] = lambda: False, folder: Path | None = None,
     ) -> None:  # fmt: skip
         self._evaluate, self._every, self._glance = evaluate, every, glance
         self._rule: Rule = rule
         self._most = most
+        self._file = None if folder is None else folder / "best.safetensors"
         self._weights: dict[str, torch.Tensor] = {}
         self.checks: list[Check] = []
         self.reason = ""
@@ -155,13 +162,14 @@ class StopRule(TrainerCallback):
         self.checks.append(self._evaluate(model, step))
         if best(self.checks).step == step:
             self.kept = step
-            self._weights = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
         return reason_to_stop(self.checks, self._rule)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._check(kwargs["model"], 0)
+        self._check(
+            kwargs["model"], 0
+        )  # its weights are not kept: the last step is checked in any case, and comes first
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         since = state.global_step - self.checks[-1].step
@@ -174,6 +182,33 @@ class StopRule(TrainerCallback):
             control.should_training_stop = True
         elif last:
             self.reason = f"all {state.global_step} steps done"
+        if self.kept == state.global_step:
+            self._put(kwargs["model"], going_on=not (last or control.should_training_stop))
+
+    def _put(self, model: Any, going_on: bool) -> None:
+        """Keep the weights of the best step so far; a run that ends here has them anyway."""
+        self._weights = {}
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+        if not going_on:
+            return
+        own = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+        if self._file is None:
+            self._weights = {name: weight.clone() for name, weight in own.items()}
+        else:
+            try:
+                save_file({name: weight.contiguous() for name, weight in own.items()}, self._file)
+            except (OSError, SafetensorError) as error:
+                where = "the folder for temporary files (TMPDIR names another)"
+                raise RunError(f"keeping the best step's weights in {where} failed ({error}).") from error
+
+    def _kept(self) -> Iterator[tuple[str, torch.Tensor]]:
+        if self._file is None or not self._file.is_file():
+            yield from self._weights.items()
+            return
+        with safe_open(self._file, framework="pt") as stored:
+            for name in stored.keys():  # noqa: SIM118 - it is no dict
+                yield name, stored.get_tensor(name)
 
     def _early(self, state: TrainerState, since: int) -> bool:
         """Whether the aim is near, and a check now leaves enough of them for the rest of the run."""
@@ -186,6 +221,6 @@ class StopRule(TrainerCallback):
     ) -> None:
         parameters = dict(kwargs["model"].named_parameters())
         with torch.no_grad():
-            for name, kept in self._weights.items():
+            for name, kept in self._kept():
                 parameters[name].copy_(kept)
-        self._weights = {}
+        self._put(kwargs["model"], going_on=False)

@@ -195,7 +195,9 @@ class Unlearning:
                 self.stop, len(self.forget), len(self.calibration), args.max_steps * a_step, args.max_steps
             )
             look = self._look((looks.forget, looks.calibration))
-            stop = StopRule(look.check, looks.every, rule=self.stop.rule, most=looks.most, glance=look.near)
+            stop = StopRule(
+                look.check, looks.every, rule=self.stop.rule, most=looks.most, glance=look.near, folder=Path(folder)
+            )
             model = with_adapter(model, settings.lora_rank, self.seed)
             trainer = UnlearnTrainer(
                 model, args, method=self.method, task=self.task, forget=self.forget, retain=self.retain,
