@@ -149,7 +149,7 @@ def _unlearned(models: TofuModels, name: str, seed: int) -> tuple[Any, dict[str,
     outcome = Unlearning(
         method=trial.method, task=task, forget=forget, retain=retain, calibration=calibration,
         forget_ids=[ids[i] for i in data.forget], retain_ids=[ids[i] for i in data.retain], training=trial.training,
-        stop=StopConfig(every=models.config.tofu.checks_every or None), seed=seed, label_names=task.label_names,
+        stop=StopConfig(), seed=seed, label_names=task.label_names,
         base=models.base,
         recipe=replace(models.config.recipe, max_length=models.config.tofu.max_length),
         batch_size=models.config.tofu.batch_size, original_scores=(before[0], before[1]),

@@ -10,7 +10,7 @@ from typing import Any
 from expunge.bench.config import Trial, read_sections, read_trial
 from expunge.config import Recipe
 from expunge.errors import Problem
-from expunge.options import NonNegativeInt, Options, PositiveInt, Seed, option
+from expunge.options import Options, PositiveInt, Seed, option
 from expunge.tasks.generation import template_problems
 
 __all__ = ["Tofu", "TofuConfig"]
@@ -37,7 +37,6 @@ class Tofu(Options):
         template: How question and answer are joined; left out: the tokenizer's chat template, else a line break.
         originals: Folders or hub ids of models trained on all records, one a seed; left out: trained from the base.
         retrained: Folders or hub ids of models trained without the records to forget, likewise.
-        checks_every: Steps between the stop rule's checks; 0: as a run of that length has them by itself.
         batch_size: Records a forward pass when scoring.
         bootstrap: Resamples behind each interval.
     """
@@ -57,7 +56,6 @@ class Tofu(Options):
     template: str | None = option(None, "how question and answer are joined; left out: the chat template")
     originals: tuple[str, ...] = option((), "models trained on all records, one a seed; left out: trained here")
     retrained: tuple[str, ...] = option((), "models trained without the request, one a seed; left out: trained here")
-    checks_every: NonNegativeInt = option(0, "steps between the stop rule's checks; 0: as in any run")
     batch_size: PositiveInt = option(16, "records a forward pass when scoring")
     bootstrap: PositiveInt = option(1000, "resamples behind each interval")
 
