@@ -127,6 +127,7 @@ def test_the_table_says_what_the_rows_hold(results: Path) -> None:
     rows = {own["kind"]: own for own in table["rows"]}
     assert next(iter(rows)) == "original"
     assert list(rows)[-2:] == ["retrained", "base"]
+    assert len(rows) == len(table["rows"]), "no kind stands twice"
     stored = {f.stem: json.loads(f.read_text()) for f in (results / "rows").glob("*.json")}
 
     def ratios(name: str) -> np.ndarray:

@@ -113,7 +113,9 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     found = Collector()
     found.problems.extend(extra)
     model_config, tokenizer, task = suitability.original(config, inputs.model, inputs.tokenizer, found)
-    config = _with_columns(config, task or TextClassification, inputs)
+    source = inputs.train if inputs.train is not None else config.data.train
+    read = found.run(_read, config, inputs.train, config.data.train, "data.train", config.data.train_split)
+    config = _with_columns(config, task or TextClassification, read or {})
     names = None
     if model_config is not None and task is not None and (tokenizer is not None or not task.of_tokens):
         names = found.run(task.names, model_config, tokenizer, config.data.labels)
@@ -121,7 +123,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     found.problems.extend(_fits(config, task, model_config))
     found.problems.extend(adapter.problems(config.training.lora_rank))
     kind = Kind(task, names) if task is not None and names else None
-    training = found.run(read_columns, config, inputs.train, config.data.train, "data.train", config.data.train_split)
+    training = found.run(_picked, config, read, "data.train", source) if read else None
     train = found.run(read_records, training, config, kind, "data.train", True) if training and kind else None
     content_key = _content_key(config, kind)
     ids = found.run(read_request, config.request, config.data.id, content_key, inputs.forget, config.data.format)
@@ -184,16 +186,11 @@ class Kind:
         return self.task(tokenizer, max_length, self.names, **self.task.settings(config.model))  # pyright: ignore[reportCallIssue]
 
 
-def _with_columns(config: RunConfig, task: type[Task], inputs: Inputs) -> RunConfig:
+def _with_columns(config: RunConfig, task: type[Task], there: sources.Columns) -> RunConfig:
     """The columns named, else the task's own, else the first others that the training data has."""
     data = config.data
     text, label = data.text or task.text_columns, task.label_column if data.label is None else data.label
     if task.other_columns and not data.text and data.label is None:
-        try:
-            source = inputs.train if inputs.train is not None else data.train
-            there = sources.read(source, where="data.train", split=data.train_split, file_format=data.format)
-        except UsageError:  # reported where the data is read
-            there = {}
         for own_text, own_label in ((text, label), *task.other_columns):
             if all(name in there for name in (*own_text, own_label) if name):
                 text, label = own_text, own_label
@@ -239,15 +236,21 @@ def read_columns(config: RunConfig, given: Any, path: str, where: str, split: st
     Raises:
         UsageError: No data, or a column is missing.
     """
+    return _picked(config, _read(config, given, path, where, split), where, given if given is not None else path)
+
+
+def _read(config: RunConfig, given: Any, path: str, where: str, split: str) -> sources.Columns:
     source = given if given is not None else path
     if isinstance(source, str) and not source:
         raise UsageError(Problem(where, "no data is named", f"Set {where} to a file, a saved dataset or a hub id."))
-    columns = sources.read(source, where=where, split=split, file_format=config.data.format)
+    return sources.read(source, where=where, split=split, file_format=config.data.format)
+
+
+def _picked(config: RunConfig, columns: sources.Columns, where: str, source: Any) -> sources.Columns:
     wanted = _columns(config)
     if config.data.id is not None and where == "data.train":
         wanted.append(config.data.id)
-    problems = sources.pick(columns, wanted, where=where, source=source)
-    if problems:
+    if problems := sources.pick(columns, wanted, where=where, source=source):
         raise UsageError(problems)
     return columns
 

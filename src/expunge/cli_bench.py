@@ -84,7 +84,8 @@ def tofu(
     chosen = base or str(smollm2_folder())
     done = run_tofu(TofuConfig.load(config, set_ or ()), data, chosen, out, work or out / "work", only=only, say=_say)
     print(f"{done} rows made; the results are in {out}")
-    print(write_tofu_table(out, table_ or out / "tofu.md"))
+    if any((out / "rows").glob("retrained-*.json")):
+        print(write_tofu_table(out, table_ or out / "tofu.md"))
 
 
 def _base(given: str) -> str:

@@ -102,8 +102,6 @@ def build_tofu_table(results: Path, *, resamples: int = 1000) -> dict[str, Any]:
         raise UsageError(Problem("results", f'"{results}" holds no retrained model', way_out))
     kinds = dict.fromkeys(model.row["kind"] for model in models if "kind" in model.row)
     rows = [_figures(kind, [m for m in models if m.row.get("kind") == kind], retrained, resamples) for kind in kinds]
-    if base is not None and "measured" in base:
-        rows.append(_figures("base", [models[[m.row["row"] for m in models].index("base")]], retrained, resamples))
     between = [_against(one, other) for i, one in enumerate(retrained) for other in retrained[i + 1 :]]
     whole = {row["kind"]: row for row in rows}
     for row in rows:
