@@ -194,15 +194,16 @@ def _attacks(models: list[_Model], retrained: list[_Model]) -> dict[str, Any]:
 def _flags(model: _Model, retrained: list[_Model]) -> list[str]:
     """Where forget records stand out beside retrained models, in either direction, and by what."""
     flags = []
-    own = model.attacked("loss")
-    pairs = [pair for other in retrained if (pair := other.attacked("loss"))]
-    assert own is not None
-    value, normal = auc(*own), [auc(*pair) for pair in pairs]
-    apart = auc_interval([own], pairs)
-    if apart.high < 0 and value < min(normal):
-        flags.append("over-forgotten (loss)")
-    if apart.low > 0 and value > max(normal):
-        flags.append("remembered (loss)")
+    for attack in ATTACKS:
+        own, pairs = model.attacked(attack), [pair for other in retrained if (pair := other.attacked(attack))]
+        if own is None or len(pairs) < len(retrained):
+            continue
+        value, normal = auc(*own), [auc(*pair) for pair in pairs]
+        apart = auc_interval([own], pairs)
+        if apart.high < 0 and value < min(normal):
+            flags.append(f"over-forgotten ({attack})")
+        if apart.low > 0 and value > max(normal):
+            flags.append(f"remembered ({attack})")
     several = [_against(model, other)["p"] for other in retrained]
     if max(several) < POWER:
         over = np.nanmedian(model.ratios("forget")) > np.nanmedian([other.ratios("forget") for other in retrained])
