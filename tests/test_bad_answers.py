@@ -80,6 +80,13 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]] = {
     "a layer the model lacks": ({"method": "rmu"}, ("--set", "method.layer=9"), ("9 is not allowed", "1 to 2")),
     "everything is to be forgotten": ({"ids": "\n".join(row["id"] for row in ROWS)}, (), ("nothing",)),
     "held-out records are in training": ({"held": [*HELD, ROWS[5]]}, (), ("also in the training data", "--drop-overlap")),
+    "alpaca's input": (
+        {"rows": [{"id": r["id"], "instruction": "Say it.", "input": r["prompt"], "output": r["answer"]} for r in ROWS]},
+        (), ('a column "input" that says something', "part of the prompt"),
+    ),
+    "false answers that are missing": ({}, ("--audit", "truth-ratio"), ("truth-ratio needs false answers",)),
+    "a base that is missing": ({}, ("--audit", "reference"), ("reference needs the base model", "--base")),
+    "an audit that is misspelt": ({}, ("--audit", "truth_ratio"), ('Did you mean "truth-ratio"?',)),
     "neighbours": ({}, ("--neighbours", "0.9"), ("neighbours are looked for in an encoder",)),
 }  # fmt: skip
 

@@ -20,6 +20,7 @@ from expunge.errors import UsageError
 from expunge.fit import train
 from expunge.generating import generate
 from expunge.models import load_model
+from expunge.report import render
 from expunge.stress import Material
 from expunge.tasks.base import Encoded
 from expunge.tasks.generation import Generation
@@ -114,15 +115,54 @@ def test_a_run_measures_all_of_them_beside_retrained_models(erased: expunge.Eras
         assert own["paraphrased_answer"] not in text
 
 
-def test_records_without_false_answers_are_not_measured_and_said_so(folder: Path) -> None:
-    plain = [{key: row[key] for key in ("id", "prompt", "answer")} for row in (*ROWS, *HELD)]
-    record = expunge.unlearn(
-        str(folder / "original"), plain[:32], "finetune", forget=FORGET, held_out=plain[32:], id="id",
+def test_without_retrained_models_all_but_forget_quality_is_measured(folder: Path) -> None:
+    erased = expunge.unlearn(
+        str(folder / "original"), ROWS, "finetune", forget=FORGET, held_out=HELD, id="id",
         training=TrainingConfig(epochs=1.0, min_steps=1, batch_size=8),
-        audit=AuditConfig(audits=("utility", "truth-ratio", "reference"), bootstrap=20),
-    ).record  # fmt: skip
-    assert "data.perturbed" in record.not_measured["truth-ratio"]
-    assert "retrain.base" in record.not_measured["reference"]
+        audit=AuditConfig(audits=("utility",), more=("truth-ratio", "rouge", "gradient-norm", "answers"), bootstrap=20),
+    )  # fmt: skip
+    record = erased.record
+    assert {m.audit for m in record.measurements} == {"utility", "truth-ratio", "rouge", "gradient-norm", "answers"}
+    assert record.not_measured["truth-ratio, forget quality"] == "takes a retrained model"
+    page = render(record)
+    for word in ("answer probability", "extraction strength", "truth ratio", "ROUGE-L recall", "gradient norm"):
+        assert f"<dt>{word}</dt>" in page
+    assert "<dt>Min-K</dt>" not in page, "what was not measured is not explained"
+    assert "of the answer&#39;s tokens" in page or "of the answer's tokens" in page
+
+
+def test_audits_that_lack_what_they_need_are_refused_before_the_run(folder: Path) -> None:
+    plain = [{key: row[key] for key in ("id", "prompt", "answer")} for row in (*ROWS, *HELD)]
+    with pytest.raises(UsageError) as caught:
+        expunge.unlearn(
+            str(folder / "original"), plain[:32], "finetune", forget=FORGET, held_out=plain[32:], id="id",
+            audit=AuditConfig(more=("truth-ratio", "reference")),
+        )  # fmt: skip
+    assert "truth-ratio needs false answers" in str(caught.value)
+    assert "data.perturbed" in str(caught.value)
+    assert "reference needs the base model" in str(caught.value)
+    assert "--base" in str(caught.value)
+
+
+def test_wrong_arguments_from_python_are_told_and_not_guessed(folder: Path, erased: expunge.Erased) -> None:
+    with pytest.raises(UsageError, match="no list of texts"):
+        erased.generate("Code 000?")  # pyright: ignore[reportArgumentType] - that is the mistake
+    with pytest.raises(UsageError, match="no list of texts"):
+        erased.generate([{"prompt": "Code 000?"}])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UsageError, match=r"is no record.*pairs, or of plain texts"):
+        erased.score([{"prompt": "Code 000?", "answer": "It is 1."}])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UsageError, match=r"is no TrainingConfig\. Give expunge\.TrainingConfig"):
+        expunge.unlearn(
+            str(folder / "original"), ROWS, "npo", forget=FORGET, held_out=HELD, id="id",
+            training={"learning_rate": 1e-3},  # pyright: ignore[reportArgumentType]
+        )  # fmt: skip
+
+
+def test_a_template_can_be_given_from_python(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"model\.template"):
+        expunge.unlearn(
+            str(folder / "original"), ROWS, "npo", forget=FORGET, held_out=HELD, id="id", template="no prompt"
+        )  # fmt: skip
 
 
 def material(several: list[dict[str, Any]]) -> Material:

@@ -128,6 +128,14 @@ def test_from_the_shell_with_a_file_and_without_a_config(folder: Path, tmp_path:
     assert load_model(str(tmp_path / "out"), TASK.auto_class, where="x") is not None
     saved = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "out").glob("*.[jh][st]*[nl]"))
     assert not any(row["answer"] in saved for row in ROWS[:8])
+    tiny_causal().save_pretrained(tmp_path / "base")
+    again = CliRunner().invoke(app, [
+        "audit", str(tmp_path / "out"), "--out", str(tmp_path / "again"), "--audit", "gradient-norm", "--audit", "reference",
+        "--base", str(tmp_path / "base"),
+    ])  # fmt: skip
+    assert again.exit_code == 0, again.output
+    measured = {m["audit"] for m in json.loads((tmp_path / "again" / "record.json").read_text())["measurements"]}
+    assert {"utility", "answers", "gradient-norm", "reference"} <= measured, "beside those of the run"
 
 
 def own_model(folder: Path) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from expunge import adapter, registry, suitability
+from expunge.chosen_audits import chosen_audits, lacking
 from expunge.config import Recipe, RequestConfig, RunConfig
 from expunge.data import sources
 from expunge.data.alternatives import read_alternatives
@@ -21,7 +22,6 @@ from expunge.privacy import pseudonym, read_salt, salt_path
 from expunge.sisa.request import manifest_of, still_there
 from expunge.tasks.generation import template_problems
 from expunge.tasks.kinds import Task
-from expunge.tasks.text_classification import TextClassification
 
 __all__ = ["Inputs", "Kind", "Prepared", "check", "read_columns", "read_records"]
 
@@ -115,7 +115,8 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     model_config, tokenizer, task = suitability.original(config, inputs.model, inputs.tokenizer, found)
     source = inputs.train if inputs.train is not None else config.data.train
     read = found.run(_read, config, inputs.train, config.data.train, "data.train", config.data.train_split)
-    config = _with_columns(config, task or TextClassification, read or {})
+    if task is not None:  # else the model's own problems come first: nobody knows what columns it takes
+        config = _with_columns(config, task, read or {})
     names = None
     if model_config is not None and task is not None and (tokenizer is not None or not task.of_tokens):
         names = found.run(task.names, model_config, tokenizer, config.data.labels)
@@ -140,7 +141,8 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
         way_out = "Leave it out: near-duplicates are looked for without it."
         what = "neighbours are looked for in an encoder, and the model is a causal language model"
         found.problems.append(Problem("request.neighbours", what, way_out))
-    audits = found.run(_audits, config, task)
+    audits = found.run(chosen_audits, config.audit, task)
+    found.problems.extend(lacking(config, audits or {}, train))
     max_length = None
     if tokenizer and model_config:
         max_length = found.run(suitability.max_length, config, recipe, tokenizer, model_config)
@@ -380,11 +382,3 @@ def _held_out(
 def _nearly(forget: Records, held_out: Records, threshold: float) -> set[int]:
     """Positions of held-out records that nearly repeat a record to forget."""
     return {place for _, place, _ in alike(forget.texts, held_out.texts, threshold, of_words=held_out.of_words)}
-
-
-def _audits(config: RunConfig, task: type[Task] | None) -> dict[str, Any]:
-    found = Collector()
-    named = config.audit.audits or (task.audits if task is not None else ())
-    audits = {name: found.run(registry.find, "audits", name) for name in dict.fromkeys(named)}
-    found.finish()
-    return {name: audit() for name, audit in audits.items()}

@@ -202,8 +202,8 @@ def _gate(record: Any) -> None:
         raise typer.Exit(3)
 
 
-@app.command()
-def audit(
+@app.command(name="audit")
+def audit_(
     folder: Annotated[Path, typer.Argument(help="A folder that `expunge run` wrote, or its record.json.")],
     out: Annotated[str, typer.Option(help="Folder to write the new record.json and report.html to.")],
     model: Annotated[str | None, typer.Option(help="Model to audit instead of the one in the folder.")] = None,
@@ -213,6 +213,8 @@ def audit(
     forget: Annotated[
         str | None, typer.Option(help="File of the ids, where the run was given them one by one.")
     ] = None,
+    audit: Annotated[list[str] | None, typer.Option(help="An audit beside those of the run; repeatable.")] = None,
+    base: Annotated[str | None, typer.Option(help="Model the original was fine-tuned from.")] = None,
     require: Annotated[str | None, typer.Option(help="population or retrain-compared: exit 3 unless reached.")] = None,
     set_: _Set = None,
     json: _Json = False,
@@ -224,8 +226,8 @@ def audit(
         from expunge.reaudit import reaudit
 
         record = reaudit(
-            folder, model=model, retrained=retrained or (), forget=forget, require=require, sets=set_ or (),
-            extra=must_be_new(out), progress=ConsoleProgress(),
+            folder, model=model, retrained=retrained or (), forget=forget, more=audit or (), base=base, require=require,
+            sets=set_ or (), extra=must_be_new(out), progress=ConsoleProgress(),
         )  # fmt: skip
         from expunge.report import write
 

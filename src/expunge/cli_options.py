@@ -26,8 +26,13 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         typer.Option(help="Language model: 'Question: {prompt}\\nAnswer: {answer}'.", rich_help_panel=_OVER),
     ),
     "data": (str | None, typer.Option(help="Training data: file, saved dataset or hub id.", rich_help_panel=_OVER)),
-    "text": (list[str] | None, typer.Option(help="Text column; twice for a text pair.", rich_help_panel=_OVER)),
-    "label": (str | None, typer.Option(help="Label column.", rich_help_panel=_OVER)),
+    "text": (
+        list[str] | None,
+        typer.Option(help="Text column, twice for a text pair; of a language model the prompts.", rich_help_panel=_OVER),
+    ),
+    "label": (
+        str | None, typer.Option(help="Label column; of a language model the answers.", rich_help_panel=_OVER)
+    ),
     "labels": (str | None, typer.Option(help="Class names in the model's order, with commas.", rich_help_panel=_OVER)),
     "id_": (str | None, typer.Option("--id", help="Id column.", rich_help_panel=_OVER)),
     "held_out": (str | None, typer.Option(help="Data never trained on.", rich_help_panel=_OVER)),
@@ -70,6 +75,10 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     ),
     "retrained": (
         list[str] | None, typer.Option(help="Folder of a model retrained already; repeatable.", rich_help_panel=_HOW)
+    ),
+    "audit": (
+        list[str] | None,
+        typer.Option("--audit", help="An audit beside the usual ones; repeatable.", rich_help_panel=_HOW),
     ),
     "require": (
         str | None, typer.Option(help="population or retrain-compared: exit 3 unless reached.", rich_help_panel=_HOW)
@@ -134,6 +143,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
         "retrain.recipe": options["recipe"],
         "retrain.enabled": options["retrain"],
         "retrain.models": options["retrained"],
+        "audit.more": options["audit"],
         "audit.require": options["require"],
         "seed": options["seed"],
         "privacy.salt_file": options["salt_file"],

@@ -89,14 +89,8 @@ def _config(method: str, base: Path, original: Path) -> dict[str, Any]:
         "data": {"train": "train.jsonl", "held_out": "held_out.jsonl", "id": "id"},
         "request": {"file": "ids.txt"},
         "method": {"name": method},
-        "training": {"epochs": 3.0, "min_steps": 12, "batch_size": 8, "learning_rate": 3e-5},
-        "audit": {
-            "audits": [
-                "utility", "membership", "answers", "token-membership", "truth-ratio", "rouge", "reference",
-                "agreement", "latent-map",
-            ],
-            "retain_sample": 40, "batch_size": 16,
-        },
+        "training": {"epochs": 5.0, "min_steps": 1, "batch_size": 8, "learning_rate": 1e-4},
+        "audit": {"more": ["truth-ratio", "rouge", "reference"], "retain_sample": 40, "batch_size": 32},
         "retrain": {"enabled": True, "base": str(base), "recipe": "recipe.toml", "seeds": [_RETRAIN_SEED]},
     }  # fmt: skip
 

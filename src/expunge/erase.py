@@ -89,6 +89,9 @@ class Erased:
         if not self.prepared.task.of_tokens:
             what = f"a {self.prepared.task.noun} writes no text"
             raise UsageError(Problem("generate", what, "Use score() for class probabilities."))
+        if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
+            what = f"{prompts!r:.60} is no list of texts"
+            raise UsageError(Problem("prompts", what, 'Give a list of prompts: generate(["Who was ...?"]).'))
         return generate(self.model, self.prepared.task, [(prompt, "") for prompt in prompts], tokens=tokens)
 
     def save(self, folder: str | Path) -> None:
@@ -145,6 +148,7 @@ def unlearn(
     label: str | None = None,
     id: str | None = None,  # noqa: A002 - the word of the config
     max_length: int | None = None,
+    template: str | None = None,
     labels: Sequence[str] = (),
     with_duplicates: bool = False,
     allow_missing: bool = False,
@@ -162,11 +166,11 @@ def unlearn(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Erased:
-    """Make a fine-tuned text classifier or tagger forget records, and measure how well it did.
+    """Make a fine-tuned text classifier, tagger or causal language model forget records, and measure how well it did.
 
-    What a model is for is read from its class: `AutoModelForSequenceClassification` or
-    `AutoModelForTokenClassification`. A tagger's records are sentences: a column with lists of words, one with lists of
-    tags.
+    What a model is for is read from its class: `AutoModelForSequenceClassification`, `AutoModelForTokenClassification`
+    or `AutoModelForCausalLM`. A tagger's records are sentences: a column with lists of words, one with lists of tags. A
+    language model's are prompts with answers, or plain texts.
 
     Args:
         model: A model folder, a hub id, or a loaded model with its `tokenizer`. It is never changed.
@@ -182,6 +186,8 @@ def unlearn(
         label: Label column; left out: ``label``, or ``ner_tags`` for a tagger.
         id: Id column; left out, ids are content hashes.
         max_length: Tokens a record is cut to; left out: the recipe's, else the tokenizer's own limit.
+        template: How prompts and answers of a causal language model were joined; left out: the chat template, else a line
+            break.
         labels: Class names in the model's order, where the model has none.
         with_duplicates: Forget identical rows too (a `RequestConfig` says so itself, as for near-duplicates and the next).
         allow_missing: Go on when some ids are not in the data.
@@ -209,6 +215,13 @@ def unlearn(
         ... )  # doctest: +SKIP
         >>> erased.save("erased")  # doctest: +SKIP
     """
+    sections = {"training": (training, TrainingConfig), "stop": (stop, StopConfig), "audit": (audit, AuditConfig)}
+    if wrong := [
+        Problem(name, f"{given!r:.60} is no {kind.__name__}", f"Give expunge.{kind.__name__}(...).")
+        for name, (given, kind) in sections.items()
+        if given is not None and not isinstance(given, kind)
+    ]:
+        raise UsageError(wrong)
     loaded = None if _is_path(model) else model
     share = forget if isinstance(forget, float) else None
     file = str(forget) if isinstance(forget, os.PathLike) else None
@@ -220,7 +233,10 @@ def unlearn(
         method=build_method({"name": method}) if isinstance(method, str) else method,
         seed=seed,
         model=ModelConfig(
-            path="" if loaded is not None else str(model), max_length=max_length, trust_remote_code=trust_remote_code
+            path="" if loaded is not None else str(model),
+            max_length=max_length,
+            template=template,
+            trust_remote_code=trust_remote_code,
         ),
         data=DataConfig(
             train=str(data) if _is_path(data) else "",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from expunge import registry
 from expunge.audits.base import AuditContext, Tables
 from expunge.checks import Prepared
 from expunge.config import absolute_paths
@@ -125,6 +126,7 @@ def _data(prepared: Prepared, words_cut: int) -> dict[str, Any]:
         "held_out_halved": prepared.halved,
         "held_out_dropped": prepared.dropped,
         "classes": len(prepared.task.label_names),
+        "task": registry.name_of("tasks", type(prepared.task)),
         "max_length": prepared.task.max_length,
         "words_cut": words_cut,
         "sha256": {

@@ -82,7 +82,7 @@ class Run:
         model.to(torch.float32)
         original = self._score(model, encoded, "original")
         if original["retain"].accuracy < LEAST_FIT:
-            self.progress.note(unfit(original["retain"].accuracy))
+            self.progress.note(unfit(original["retain"].accuracy, self.prepared.task.of_tokens))
         set_seed(config.seed)
         if isinstance(model, Ensemble):
             model.bind(self.prepared.salt, self.progress)

@@ -23,6 +23,8 @@ def reaudit(
     model: str | None = None,
     retrained: Sequence[str] = (),
     forget: str | None = None,
+    more: Sequence[str] = (),
+    base: str | None = None,
     require: str | None = None,
     sets: Sequence[str] = (),
     extra: Sequence[Problem] = (),
@@ -35,6 +37,8 @@ def reaudit(
         model: Another model to audit in the place of the one in `folder`.
         retrained: Folders of models retrained without the records, in the place of those of the run.
         forget: The ids again, where the record holds the request only as a pseudonym.
+        more: Audits beside those of the run.
+        base: The model the original was fine-tuned from, where the run was not told.
         require: Evidence class whose verdict is wanted.
         sets: Changes of settings, ``section.key=value``.
         extra: Problems found elsewhere, raised with the others.
@@ -48,6 +52,10 @@ def reaudit(
     flags: dict[str, object] = {"retrain.enabled": False}
     if retrained:
         flags["retrain.models"] = list(retrained)
+    if more:
+        flags["audit.more"] = [*record.config["audit"].get("more", ()), *more]
+    if base is not None:
+        flags["retrain.base"] = base
     if require is not None:
         flags["audit.require"] = require
     asked = record.config["request"]

@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Any
 
 from expunge import figures
+from expunge.glossary import explained
 from expunge.record import RunRecord
 from expunge.summary import MODELS, facts, limits, record_columns, table, warnings
 
@@ -49,6 +50,7 @@ def render(record: RunRecord, folder: str | None = None) -> str:
         models=shown,
         measured={m.name for m in record.measurements},
         facts=facts(record),
+        glossary=explained(record),
         headline=_OUTCOMES[record.verdict["outcome"]],
         drawings=drawings,
         warnings=warnings(record),

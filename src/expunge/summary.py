@@ -42,7 +42,8 @@ def record_columns(record: RunRecord) -> list[tuple[str, list[str]]]:
     for name in names:
         if name.removesuffix(", low").removesuffix(", high") == name:
             ends = [f"{name}, low", f"{name}, high"] if f"{name}, low" in names else []
-            columns.append((name, [_cell(row[name], [row[end] for end in ends]) for row in record.records]))
+            shown = "memorised by the original" if name == "memorised" else name
+            columns.append((shown, [_cell(row[name], [row[end] for end in ends]) for row in record.records]))
     return columns
 
 
@@ -121,12 +122,18 @@ def near_held_out(count: int) -> str:
     return f"{what}: --drop-overlap leaves them out."
 
 
-def unfit(accuracy: float) -> str:
-    """What to say of an original that does not fit the data it is said to be trained on."""
-    return _mixed_up(f"is right on only {accuracy:.0%} of the training data")
+def unfit(accuracy: float, tokens: bool = False) -> str:
+    """What to say of an original that does not fit the data it is said to be trained on; of `tokens` where it writes."""
+    what = "tokens of the answers it was trained on" if tokens else "training data"
+    return _mixed_up(f"is right on only {accuracy:.0%} of the {what}", tokens)
 
 
-def _mixed_up(what: str) -> str:
+def _mixed_up(what: str, tokens: bool = False) -> str:
+    if tokens:
+        return (
+            f"The original {what}. Are these its training data, and are prompts and answers joined as in its fine-tuning "
+            "(--template)?"
+        )
     return f"The original {what}. Are these its training data, and --labels, --label and --model as they should be?"
 
 
@@ -135,14 +142,15 @@ def warnings(record: RunRecord) -> list[str]:
     found = []
     fit = record.find("accuracy", "original", "retain")
     if fit is not None and fit.value < LEAST_FIT:
-        found.append(unfit(fit.value))
+        found.append(unfit(fit.value, _writes(record)))
     fit = record.find("entity F1", "original", "retain")  # most words are no entity: accuracy alone says little
     if fit is not None and fit.value < _LEAST_F1:
         found.append(_mixed_up(f"has an entity F1 of only {fit.value:.2f} on the training data"))
     if cut := record.data.get("words_cut"):
+        what, whole = ("tokens of answers", "record") if _writes(record) else ("words", "sentence")
         found.append(
-            f"{cut} words lie behind the {record.data['max_length']} tokens a sentence is cut to: they were neither unlearned "
-            "nor measured. --set model.max_length=... may be higher."
+            f"{cut} {what} lie behind the {record.data['max_length']} tokens a {whole} is cut to: they were neither "
+            "unlearned nor measured. --max-length may be higher."
         )
     history = record.training["history"]
     alone = sum(row.get("anchors_without_same_class", 0) for row in history)
@@ -161,6 +169,11 @@ def warnings(record: RunRecord) -> list[str]:
     return found
 
 
+def _writes(record: RunRecord) -> bool:
+    """Whether the model is a language model."""
+    return record.data.get("task") == "generation"
+
+
 def _hint(criteria: list[dict[str, Any]]) -> list[str]:
     sides = {criterion["side"] for criterion in criteria}
     if "low" in sides:
@@ -173,9 +186,8 @@ def _hint(criteria: list[dict[str, Any]]) -> list[str]:
 def facts(record: RunRecord) -> list[str]:
     """Lines on how the run ended and what it cost."""
     training, cost = record.training, record.cost
-    lines = [
-        f"Ended: {training['reason']}; weights of step {training.get('kept_step', 0)} of {training['steps']} kept."
-    ]
+    kept = training.get("kept_step", 0)
+    lines = [f"Ended: {training['reason']}; weights of step {kept} of {training['steps']} kept{_why(training, kept)}."]
     if not training["history"]:
         lines = [f"Method: {training['reason']}."]
     price = f"Cost: {cost['total']:.0f} example-passes"
@@ -185,6 +197,15 @@ def facts(record: RunRecord) -> list[str]:
     if "retrain" in record.timings:
         lines[-1] = lines[-1][:-1] + f" against {_seconds(record, 'retrain')} of retraining."
     return lines
+
+
+def _why(training: dict[str, Any], kept: int) -> str:
+    """Why an earlier step than the last was kept, in words."""
+    if kept == training["steps"]:
+        return ""
+    found = [check for check in training["checks"] if check["step"] == kept]
+    told = f" (AUC {found[0]['auc']:.3f})" if found and "auc" in found[0] else ""
+    return f", whose check{told} was nearest to what is wanted"
 
 
 def _seconds(record: RunRecord, stage: str) -> str:

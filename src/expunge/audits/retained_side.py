@@ -86,7 +86,10 @@ class RetainedSide(Audit):
         net = {model: [wrong.astype(float) - right for wrong, right in ones] for model, ones in turned.items()}
         apart = mean_interval(net["unlearned"][0], context.confidence)
         wrong, right = (int(side.sum()) for side in turned["unlearned"][0])
-        what = f"{wrong} of {len(net['unlearned'][0])} retained records scored turned wrong, {right} turned right"
+        several = context.models["original"][0]["retain"].several_units
+        less, more = ("are less right than before", "more") if several else ("turned wrong", "turned right")
+        what = f"{wrong} of {len(net['unlearned'][0])} retained records scored {less}, {right} {more}"
+        apart = Interval(apart.value, max(-1.0, apart.low), min(1.0, apart.high))
         return self._harm(what, apart, [float(one.mean()) for one in net["retrained"]])
 
     def _more(self, context: AuditContext, risen: dict[str, dict[str, list[np.ndarray]]]) -> list[Finding]:

@@ -44,7 +44,7 @@ class TruthRatio(Audit):
         lacking = [model for model, several in context.models.items() if len(several) != len(tables.get(model, ()))]
         if lacking or not all("forget, true" in own for several in tables.values() for own in several):
             return AuditResult(not_measured="the records come with no false answers (data.perturbed)")
-        ratios = {model: [_ratios(own) for own in tables[model]] for model in context.models}
+        ratios = {model: [_ratios(own) for own in tables.get(model, ())] for model in context.models}
         first = ratios["original"][0]
         if not all(np.isfinite(own["forget"]).any() for several in ratios.values() for own in several):
             return AuditResult(not_measured="no forget record has a false answer")

@@ -43,7 +43,8 @@ def tofu_markdown(table: dict[str, Any]) -> str:
         "model, over the others). **Utility**: harmonic mean of TOFU's nine scores, and as a share of the retrained models'. "
         "**Stands out**: seeds in which forget records can be told from never-seen ones better, or worse, than in every "
         f"retrained model: to an attack (interval of the AUC's difference off 0) or by the truth ratio (p below {POWER} beside "
-        "each); remembered where they look more like members, over-forgotten where less. **Cost**: example-passes as a share of retraining's, the stop rule's checks included.",
+        "each); remembered where they look more like members, over-forgotten where less. "
+        "**Cost**: example-passes as a share of retraining's, the stop rule's checks included.",
         "",
         f"| {' | '.join(columns)} |",
         f"|{'---|' * len(columns)}",

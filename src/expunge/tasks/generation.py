@@ -113,6 +113,12 @@ class Generation:
         if len(text) > 1:
             what = f"{len(text)} text columns are named"
             raise UsageError(Problem("data.text", what, "Name the column of the prompts, or of plain texts."))
+        if text == ("instruction",) and label == "output" and any(map(_says, columns.get("input", ()))):
+            what = 'besides instruction and output there is a column "input" that says something'
+            way_out = (
+                "It is a part of the prompt: join it to the instruction, as in fine-tuning, and leave the column out."
+            )
+            raise UsageError(Problem(where, what, way_out))
         names = [*text, *([label] if label else [])]
         texts = list(zip(*(columns[name] for name in names), strict=True))
         problems = []
@@ -243,7 +249,14 @@ class Generation:
 
     def as_texts(self, given: Sequence[Any]) -> list[tuple[str, ...]]:
         """Prompts with their answers, or plain texts, as `Records.texts`."""
-        return [(row,) if isinstance(row, str) else tuple(row) for row in given]
+        rows = [(row,) if isinstance(row, str) else row for row in given]
+        for row in rows:
+            good = isinstance(row, tuple | list) and 1 <= len(row) <= 2 and all(isinstance(part, str) for part in row)
+            if isinstance(given, str) or not good:
+                what = f"{given!r:.60} is no list of texts" if isinstance(given, str) else f"{row!r:.60} is no record"
+                way_out = "Give a list of (prompt, answer) pairs, or of plain texts."
+                raise UsageError(Problem("texts", what, way_out))
+        return [tuple(row) for row in rows]
 
     def by_record(self, texts: Sequence[tuple[str, ...]], encoded: Encoded, values: np.ndarray) -> list[np.ndarray]:
         """For each record the (n_tokens, ...) values of its units."""
@@ -257,6 +270,10 @@ class Generation:
     def end(self) -> int:
         """The end-of-text token."""
         return int(self.tokenizer.eos_token_id)
+
+
+def _says(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def template_problems(template: str | None) -> list[Problem]:

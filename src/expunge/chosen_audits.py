@@ -1,0 +1,39 @@
+"""Which audits a run has, and whether they have what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from expunge import registry
+from expunge.config import AuditConfig, RunConfig
+from expunge.data.records import Records
+from expunge.errors import Collector, Problem
+
+__all__ = ["chosen_audits", "lacking"]
+
+
+def chosen_audits(settings: AuditConfig, task: Any) -> dict[str, Any]:
+    """Name -> audit: those named, else the task's own, and whatever is asked for beside them.
+
+    Raises:
+        UsageError: Every name that is unknown.
+    """
+    found = Collector()
+    named = (*(settings.audits or (task.audits if task is not None else ())), *settings.more)
+    audits = {name: found.run(registry.find, "audits", name) for name in dict.fromkeys(named)}
+    found.finish()
+    return {name: audit() for name, audit in audits.items()}
+
+
+def lacking(config: RunConfig, audits: Mapping[str, Any], train: Records | None) -> list[Problem]:
+    """Audits that somebody asks for, and that have not what they need."""
+    problems = []
+    for name, audit in audits.items():
+        if "alternatives" in audit.needs and train is not None and not train.alternatives:
+            way_out = "Name the column of false answers: data.perturbed (left out: perturbed_answers)."
+            problems.append(Problem("audit", f"{name} needs false answers, and the training data have none", way_out))
+        if "reference" in audit.needs and config.retrain.base is None:
+            way_out = "Name the model the original was fine-tuned from: --base PATH."
+            problems.append(Problem("audit", f"{name} needs the base model, and none is named", way_out))
+    return problems
