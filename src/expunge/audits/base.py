@@ -26,13 +26,14 @@ __all__ = [
     "clipped_margins",
     "distance",
     "of_values",
+    "stressed",
     "told_apart",
 ]
 
 Tables = dict[str, ScoreTable]
 """Group (``forget``, ``retain``, ``calibration``, ``evaluation``) -> scores under one model."""
 
-Read = Callable[[ScoreTable], Any]
+Read = Callable[[Any], Any]
 Statistic = Callable[..., float]
 
 
@@ -262,6 +263,21 @@ class AuditResult:
     per_record: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     not_measured: str | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+def stressed(context: AuditContext, need: str, what: str) -> tuple[AuditContext, None] | tuple[None, str]:
+    """The context with what was done to the models in the place of its own tables, or why there is none.
+
+    Args:
+        context: The scores.
+        need: What, as an audit's `needs` names it.
+        what: The same in words, behind "no original model": ``rounded to 8 bits``.
+    """
+    found = context.stressed.get(need, {})
+    lacking = [model for model, several in context.models.items() if len(several) != len(found.get(model, ()))]
+    if lacking:
+        return None, f"the run has no {' and no '.join(lacking)} model {what}"
+    return of_values(context, found), None
 
 
 def attack(context: AuditContext, audit: str, name: str, read: Read) -> AuditResult:

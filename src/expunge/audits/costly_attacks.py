@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from expunge.audits.base import Audit, AuditContext, AuditResult, attack, of_values
+from expunge.audits.base import Audit, AuditContext, AuditResult, attack, of_values, stressed
 from expunge.token_attacks import gradient_norm, reference
 
 __all__ = ["GradientNorm", "Reference"]
@@ -27,15 +27,10 @@ class GradientNorm(Audit):
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
 
     def run(self, context: AuditContext) -> AuditResult:
-        norms = context.stressed.get("gradients", {})
-        lacking = [model for model, several in context.models.items() if len(several) != len(norms.get(model, ()))]
-        if lacking:
-            return AuditResult(not_measured=f"the run has no {' and no '.join(lacking)} model's gradients")
-        scores = {
-            model: [{group: gradient_norm(own) for group, own in one.items()} for one in several]
-            for model, several in norms.items()
-        }
-        return attack(of_values(context, scores), "gradient-norm", "gradient norm", np.asarray)
+        norms, reason = stressed(context, "gradients", "whose gradients were taken")
+        if norms is None:
+            return AuditResult(not_measured=reason)
+        return attack(norms, "gradient-norm", "gradient norm", gradient_norm)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from expunge.audits.base import Audit, AuditContext, AuditResult, of_values
+from expunge.audits.base import Audit, AuditContext, AuditResult, stressed
 from expunge.record import Measurement
 
 __all__ = ["Rouge"]
@@ -27,14 +27,12 @@ class Rouge(Audit):
     needs: ClassVar[frozenset[str]] = frozenset({"written"})
 
     def run(self, context: AuditContext) -> AuditResult:
-        values = context.stressed.get("written", {})
-        lacking = [model for model, several in context.models.items() if len(several) != len(values.get(model, ()))]
-        if lacking:
-            return AuditResult(not_measured=f"the run has no {' and no '.join(lacking)} model's written answers")
-        scores = of_values(context, values)
+        scores, reason = stressed(context, "written", "whose answers were written")
+        if scores is None:
+            return AuditResult(not_measured=reason)
+        values: Any = scores.models
         rows: list[Measurement] = []
-        first = scores.models["original"][0]
-        for group in (group for group, own in first.items() if np.isfinite(np.asarray(own)).any()):
+        for group in (group for group, own in values["original"][0].items() if np.isfinite(np.asarray(own)).any()):
             rows += scores.measure(
                 "rouge", "ROUGE-L recall", [group], np.asarray, _mean, unit="mean",
                 direction="as retrained" if group == "forget" else "higher",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from expunge.audits.base import Audit, AuditContext, AuditResult, Tables
+from expunge.audits.base import Audit, AuditContext, AuditResult, Tables, stressed
 from expunge.comparing import Excess, Term, combined_auc, excess
 from expunge.metrics import headline
 from expunge.record import Finding, Measurement
@@ -39,7 +39,7 @@ class Relearning(Audit):
     needs: ClassVar[frozenset[str]] = frozenset({"relearned"})
 
     def run(self, context: AuditContext) -> AuditResult:
-        models, reason = _stressed(context, "relearned", "relearned on half of the forget records")
+        models, reason = stressed(context, "relearned", "relearned on half of the forget records")
         if models is None:
             return AuditResult(not_measured=reason)
         first = models.models["unlearned"][0]
@@ -99,7 +99,7 @@ class Int8(Audit):
     needs: ClassVar[frozenset[str]] = frozenset({"int8"})
 
     def run(self, context: AuditContext) -> AuditResult:
-        models, reason = _stressed(context, "int8", "rounded to 8 bits")
+        models, reason = stressed(context, "int8", "rounded to 8 bits")
         if models is None:
             return AuditResult(not_measured=reason)
         groups = ("forget", "evaluation")
@@ -137,7 +137,7 @@ class Reworded(Audit):
     needs: ClassVar[frozenset[str]] = frozenset({"reworded"})
 
     def run(self, context: AuditContext) -> AuditResult:
-        models, reason = _stressed(context, "reworded", "scored on reworded records")
+        models, reason = stressed(context, "reworded", "scored on reworded records")
         if models is None:
             return AuditResult(not_measured=reason)
         kinds = [name.removeprefix("forget, ") for name in models.models["unlearned"][0] if name.startswith("forget, ")]
@@ -155,15 +155,6 @@ class Reworded(Audit):
                 )
                 findings.append(Finding(audit="reworded", kind="trace", sentence=sentence))
         return AuditResult(found, findings=findings)
-
-
-def _stressed(context: AuditContext, need: str, what: str) -> tuple[AuditContext, None] | tuple[None, str]:
-    """The context with the stressed tables in the place of its own, or why there is none."""
-    tables = context.stressed.get(need, {})
-    lacking = [model for model, several in context.models.items() if len(several) != len(tables.get(model, ()))]
-    if lacking:
-        return None, f"the run has no {' and no '.join(lacking)} model {what}"
-    return replace(context, models={model: tables.get(model, ()) for model in context.models}), None
 
 
 def _margins(table: ScoreTable) -> NDArray[Any]:

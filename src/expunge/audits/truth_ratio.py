@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from expunge.audits.base import Audit, AuditContext, AuditResult, distance, of_values
+from expunge.audits.base import Audit, AuditContext, AuditResult, distance, of_values, stressed
 from expunge.record import Finding, Measurement
 from expunge.scoring import ScoreTable
 from expunge.stats import Interval, ks
@@ -40,11 +40,12 @@ class TruthRatio(Audit):
     needs: ClassVar[frozenset[str]] = frozenset({"alternatives"})
 
     def run(self, context: AuditContext) -> AuditResult:
-        tables = context.stressed.get("alternatives", {})
-        lacking = [model for model, several in context.models.items() if len(several) != len(tables.get(model, ()))]
-        if lacking or not all("forget, true" in own for several in tables.values() for own in several):
-            return AuditResult(not_measured="the records come with no false answers (data.perturbed)")
-        ratios = {model: [_ratios(own) for own in tables.get(model, ())] for model in context.models}
+        found, reason = stressed(context, "alternatives", "scored on false answers")
+        if found is None:
+            return AuditResult(not_measured=reason)
+        if not all("forget, true" in tables for several in found.models.values() for tables in several):
+            return AuditResult(not_measured="the forget records come with no false answers (data.perturbed)")
+        ratios = {model: [_ratios(tables) for tables in several] for model, several in found.models.items()}
         first = ratios["original"][0]
         if not all(np.isfinite(own["forget"]).any() for several in ratios.values() for own in several):
             return AuditResult(not_measured="no forget record has a false answer")
