@@ -52,6 +52,7 @@ def test_methods_say_where_they_push_forget_units() -> None:
     assert {name for name, where in found.items() if where == "elsewhere"} == {
         "altpo",
         "deepcut-calibrated",
+        "deepcut-rewound",
         "dpo",
         "kga",
         "pdu",

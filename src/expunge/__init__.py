@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from expunge.methods.deepcut import DeepCUT
     from expunge.methods.deepcut_calibrated import CalibratedDeepCUT
     from expunge.methods.deepcut_kernel import KernelDeepCUT
+    from expunge.methods.deepcut_rewound import RewoundDeepCUT
     from expunge.methods.dpo import DPO
     from expunge.methods.finetune import FineTune
     from expunge.methods.gradient_ascent import GradientAscent
@@ -68,6 +69,7 @@ _HOME = {
     "Recipe": "config",
     "RequestConfig": "config",
     "Retrain": "methods.retrain",
+    "RewoundDeepCUT": "methods.deepcut_rewound",
     "RunConfig": "config",
     "RunError": "errors",
     "RunRecord": "record",
@@ -113,6 +115,7 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "Recipe",
     "RequestConfig",
     "Retrain",
+    "RewoundDeepCUT",
     "RunConfig",
     "RunError",
     "RunRecord",

@@ -252,7 +252,7 @@ def unlearn(
         training=training or TrainingConfig(),
         stop=stop or StopConfig(),
         retrain=RetrainConfig(
-            enabled=base is not None or recipe is not None or bool(retrain_seeds),
+            enabled=recipe is not None or bool(retrain_seeds),
             base=base,
             recipe=recipe,
             seeds=tuple(retrain_seeds),

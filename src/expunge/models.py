@@ -166,7 +166,9 @@ def _loaded(
 
 
 def weights_of_base(base: str, model: Any, auto_class: str, **options: Any) -> dict[str, Tensor]:
-    """Weights of the base below the head, by their names in a model fine-tuned from it; those it has not got are left out.
+    """Weights of the base by their names in a model fine-tuned from it; those it has not got are left out.
+
+    Of a classifier those below its head, which came with the fine-tuning; of a language model all.
 
     Args:
         base: Folder or hub id of the base.
@@ -177,9 +179,18 @@ def weights_of_base(base: str, model: Any, auto_class: str, **options: Any) -> d
     head = {"num_labels": model.config.num_labels}
     found, made = _loaded(base, auto_class, where="retrain.base", new_head=head, **options)
     prefix = f"{found.base_model_prefix}."
-    inside = {n: p.detach() for n, p in found.named_parameters() if n.startswith(prefix) and n not in made}
-    own = dict(model.named_parameters())
-    return {n: p for n, p in inside.items() if n in own and own[n].shape == p.shape}
+    inside = {
+        n: p.detach()
+        for n, p in found.named_parameters()
+        if n not in made and (n.startswith(prefix) or found.get_output_embeddings() is not None)
+    }
+    own = {_without_adapter(n): (n, p) for n, p in model.named_parameters()}
+    return {own[n][0]: p for n, p in inside.items() if n in own and own[n][1].shape == p.shape}
+
+
+def _without_adapter(name: str) -> str:
+    """A parameter's name in the model that an adapter of peft's was put on."""
+    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
 def between(base: Mapping[str, Tensor], model: Any, alpha: float) -> Any:
