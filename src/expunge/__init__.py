@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from expunge.methods.gradient_difference import GradientDifference
     from expunge.methods.kga import KGA
     from expunge.methods.npo import NPO
+    from expunge.methods.offset import Offset
     from expunge.methods.pdu import PDU
     from expunge.methods.random_labels import RandomLabels
     from expunge.methods.retrain import Retrain
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from expunge.methods.task_vector import TaskVector
     from expunge.methods.undial import UNDIAL
     from expunge.methods.wga import WGA
+    from expunge.offset.black_box import BlackBox
     from expunge.record import RunRecord
     from expunge.report import render
     from expunge.sisa.build import train_sisa
@@ -47,6 +49,7 @@ _HOME = {
     "AltPO": "methods.altpo",
     "AuditConfig": "config",
     "BadTeacher": "methods.bad_teacher",
+    "BlackBox": "offset.black_box",
     "CEU": "methods.ceu",
     "CalibratedDeepCUT": "methods.deepcut_calibrated",
     "ContrastiveUnlearning": "methods.contrastive",
@@ -61,6 +64,7 @@ _HOME = {
     "KernelDeepCUT": "methods.deepcut_kernel",
     "Method": "methods.base",
     "NPO": "methods.npo",
+    "Offset": "methods.offset",
     "PDU": "methods.pdu",
     "Procedure": "methods.base",
     "RMU": "methods.rmu",
@@ -92,6 +96,7 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "AltPO",
     "AuditConfig",
     "BadTeacher",
+    "BlackBox",
     "CEU",
     "CalibratedDeepCUT",
     "ContrastiveUnlearning",
@@ -106,6 +111,7 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "KernelDeepCUT",
     "Method",
     "NPO",
+    "Offset",
     "PDU",
     "Procedure",
     "RMU",
