@@ -31,6 +31,7 @@ LAYERS = [
     {
         "models",
         "sisa",
+        "offset",
         "data.condition",
         "data.conll",
         "data.mention",
@@ -84,6 +85,7 @@ LAYERS = [
     {"checks"},
     {"evidence"},
     {"execution", "bench"},
+    {"opening"},
     {"erase", "sisa.build"},
     {"demo", "plan", "reaudit"},
     {"demo_generation"},

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from expunge.methods.gradient_difference import GradientDifference
     from expunge.methods.kga import KGA
     from expunge.methods.npo import NPO
+    from expunge.methods.offset import Offset
     from expunge.methods.pdu import PDU
     from expunge.methods.random_labels import RandomLabels
     from expunge.methods.retrain import Retrain
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from expunge.methods.task_vector import TaskVector
     from expunge.methods.undial import UNDIAL
     from expunge.methods.wga import WGA
+    from expunge.offset.black_box import BlackBox
     from expunge.record import RunRecord
     from expunge.report import render
     from expunge.sisa.build import train_sisa
@@ -48,6 +50,7 @@ _HOME = {
     "AltPO": "methods.altpo",
     "AuditConfig": "config",
     "BadTeacher": "methods.bad_teacher",
+    "BlackBox": "offset.black_box",
     "CEU": "methods.ceu",
     "CalibratedDeepCUT": "methods.deepcut_calibrated",
     "ContrastiveUnlearning": "methods.contrastive",
@@ -62,6 +65,7 @@ _HOME = {
     "KernelDeepCUT": "methods.deepcut_kernel",
     "Method": "methods.base",
     "NPO": "methods.npo",
+    "Offset": "methods.offset",
     "PDU": "methods.pdu",
     "Procedure": "methods.base",
     "RMU": "methods.rmu",
@@ -94,6 +98,7 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "AltPO",
     "AuditConfig",
     "BadTeacher",
+    "BlackBox",
     "CEU",
     "CalibratedDeepCUT",
     "ContrastiveUnlearning",
@@ -108,6 +113,7 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "KernelDeepCUT",
     "Method",
     "NPO",
+    "Offset",
     "PDU",
     "Procedure",
     "RMU",

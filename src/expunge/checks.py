@@ -122,6 +122,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
         names = found.run(task.names, model_config, tokenizer, config.data.labels)
     found.problems.extend(template_problems(config.model.template))
     found.problems.extend(_fits(config, task, model_config))
+    found.problems.extend(found.run(suitability.beside, config, inputs.model, model_config, tokenizer, task) or [])
     found.problems.extend(adapter.problems(config.training.lora_rank))
     kind = Kind(task, names) if task is not None and names else None
     training = found.run(_picked, config, read, "data.train", source) if read else None

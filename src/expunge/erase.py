@@ -30,6 +30,7 @@ from expunge.execution import Run
 from expunge.progress import Progress
 from expunge.record import RunRecord
 from expunge.scoring import run_over
+from expunge.tasks.kinds import Task
 
 __all__ = ["Erased", "execute", "unlearn"]
 
@@ -42,13 +43,31 @@ class Erased:
         model: The unlearned model, in eval mode.
         tokenizer: Its tokenizer.
         record: What was done and measured.
-        prepared: The run's data and settings.
+        prepared: The run's data and settings; None where it was loaded from a folder.
+        task: How texts are read.
     """
 
     model: Any
     tokenizer: Any
     record: RunRecord
-    prepared: Prepared
+    prepared: Prepared | None
+    task: Task
+
+    @classmethod
+    def load(cls, folder: str | Path, *, large: Any = None) -> Erased:
+        """The model in a folder that `expunge run` or `save` wrote, with its record; the run's data are not needed.
+
+        Args:
+            folder: The folder.
+            large: The large model of an offset folder, where it is a black box that only the caller has.
+
+        Raises:
+            UsageError: It is no such folder, or a model it names cannot be had or has changed.
+        """
+        from expunge.opening import opened
+
+        model, tokenizer, record, task = opened(folder, large)
+        return cls(model, tokenizer, record, None, task)
 
     def score(self, texts: Sequence[str | Sequence[str]]) -> np.ndarray | list[np.ndarray]:
         """Class probabilities; of a causal language model log-probabilities of answers.
@@ -62,7 +81,7 @@ class Erased:
             `model.max_length` have NaN there. For a causal language model a list with one (n_tokens,) array a record: the
             log-probabilities of the answer's tokens and of the end of text, in nats.
         """
-        task = self.prepared.task
+        task = self.task
         rows = task.as_texts(texts)
         encoded = task.encode_texts(rows)
         if task.of_tokens:
@@ -86,13 +105,13 @@ class Erased:
         """
         from expunge.generating import generate
 
-        if not self.prepared.task.of_tokens:
-            what = f"a {self.prepared.task.noun} writes no text"
+        if not self.task.of_tokens:
+            what = f"a {self.task.noun} writes no text"
             raise UsageError(Problem("generate", what, "Use score() for class probabilities."))
         if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
             what = f"{prompts!r:.60} is no list of texts"
             raise UsageError(Problem("prompts", what, 'Give a list of prompts: generate(["Who was ...?"]).'))
-        return generate(self.model, self.prepared.task, [(prompt, "") for prompt in prompts], tokens=tokens)
+        return generate(self.model, self.task, [(prompt, "") for prompt in prompts], tokens=tokens)
 
     def save(self, folder: str | Path) -> None:
         """Write model, tokenizer, record.json and report.html: the folder appears whole or not at all.
@@ -117,9 +136,14 @@ class Erased:
         """Forget further records of the same training data; those forgotten before stay out of retain.
 
         Raises:
-            UsageError: An id is unknown or was forgotten before, or nothing would be left to retain.
+            UsageError: An id is unknown or was forgotten before, nothing would be left to retain, or this was loaded from a
+                folder, without its data.
         """
         from expunge.data.request import resolve
+
+        if self.prepared is None:
+            way_out = "Run again on the folder: unlearn(FOLDER, data, method, forget=ids, held_out=...)."
+            raise UsageError(Problem("forget_next", "a model loaded from a folder has no data with it", way_out))
 
         ids = [str(i) for i in _as_list(ids)]
         before = self.prepared
@@ -288,4 +312,4 @@ def execute(prepared: Prepared, progress: Progress | None = None) -> Erased:
         RunError: Training failed.
     """
     model, record = Run(prepared, progress or Progress()).carry_out()
-    return Erased(model, prepared.task.tokenizer, record, prepared)
+    return Erased(model, prepared.task.tokenizer, record, prepared, prepared.task)

@@ -73,6 +73,8 @@ def build_record(evidence: Evidence) -> RunRecord:
     not_measured: dict[str, str] = {}
     stays = incomplete(left)
     findings = [Finding(audit="duplicates", kind="incomplete", sentence=stays)] if stays else []
+    if "offset" in evidence.training:
+        findings.append(_still_there(evidence.training["offset"]))
     columns: dict[str, Sequence[Any]] = {}
     for name, audit in prepared.audits.items():
         result = audit.run(context)
@@ -98,6 +100,19 @@ def build_record(evidence: Evidence) -> RunRecord:
         findings=tuple(findings),
         records=tuple(_rows(evidence, columns)),
         timings=dict(evidence.timings),
+    )
+
+
+def _still_there(offset: Mapping[str, Any]) -> Finding:
+    """What must be known of a model that forgets only together with its small pair."""
+    large = "The large model, a black box," if offset["black_box"] else "The large model"
+    return Finding(
+        audit="offset",
+        kind="trace",
+        sentence=(
+            f"{large} was not changed and still holds the records: whoever has it without the offset can read what it learnt. "
+            "All figures are of the model with the offset."
+        ),
     )
 
 

@@ -22,6 +22,7 @@ from expunge.evidence import Evidence, build_record
 from expunge.fit import device, fit, plain
 from expunge.generating import own_answers
 from expunge.layer_states import sample_units
+from expunge.offset.ensemble import OffsetModel
 from expunge.progress import Progress
 from expunge.record import RunRecord
 from expunge.scoring import score
@@ -78,7 +79,7 @@ class Run:
         with self._timed("load"):
             model, dtype = self._own_model()
             self._try_comparisons()
-        before = model_loading.weights_sha256(model.to(dtype))
+        before = getattr(model, "unknown_weights", None) or model_loading.weights_sha256(model.to(dtype))
         model.to(torch.float32)
         original = self._score(model, encoded, "original")
         if original["retain"].accuracy < LEAST_FIT:
@@ -91,6 +92,8 @@ class Run:
             unlearning.original_scores = original["forget"], original["calibration"]
             outcome = unlearning.run(model)
             model, self.check_passes = outcome.model, outcome.check_passes
+        if isinstance(model, OffsetModel):
+            model.found_at(config.model.path)
         whole = self._retraining_passes(encoded)
         if isinstance(model, Ensemble):
             outcome.log.update(account(model))
@@ -216,7 +219,7 @@ class Run:
         if "layers" in self.needs:
             units = {g: sample_units(encoded[source[g]], _LAYER_UNITS, settings.seed) for g in _LAYER_GROUPS}
         count = sum(len(encoded[s]) for s in source.values())
-        self.scoring_passes += count / 3
+        self.scoring_passes += count / 3 * model_loading.passes_of(model)
         with self._timed("score"), self.progress.stage(f"scoring {shown}", count) as advance:
             tables = {
                 group: score(

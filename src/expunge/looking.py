@@ -10,7 +10,7 @@ import numpy as np
 
 from expunge.config import StopConfig
 from expunge.matching import Before, Matched, compare
-from expunge.models import head_of
+from expunge.models import head_of, passes_of
 from expunge.sampling import retained_a_step
 from expunge.scoring import ScoreTable, score
 from expunge.step import Scores
@@ -179,7 +179,7 @@ class Look:
         samples = [
             records.take(own.tolist()) for records, own in zip((self.forget, self.calibration), positions, strict=True)
         ]
-        self.passes += sum(map(len, samples)) / 3
+        self.passes += sum(map(len, samples)) / 3 * passes_of(model)
         head = head_of(model, self.task, samples[0])
         return [
             score(model, head, sample, self.task, batch_size=self.batch_size, keep_hidden=False) for sample in samples

@@ -18,7 +18,7 @@ from expunge.tasks.base import Batch, Encoded
 
 __all__ = [
     "Head", "between", "find_head", "head_of", "head_sizes", "inspect_folder", "is_local", "load_config", "load_model",
-    "load_tokenizer", "weights_of_base",
+    "load_tokenizer", "passes_of", "weights_of_base",
     "weights_sha256",
 ]  # fmt: skip
 
@@ -42,10 +42,13 @@ def inspect_folder(path: str, *, where: str) -> list[Problem]:
     if (folder / "adapter_config.json").is_file():
         way_out = "Merge the adapter first: model.merge_and_unload(), then save_pretrained."
         return [Problem(where, f'"{path}" holds an adapter, not a whole model', way_out)]
+    from expunge.offset import folder as offset
     from expunge.sisa import folder as sisa
 
     if sisa.is_sisa(folder):
         return sisa.problems(path, where=where)
+    if offset.is_offset(folder):
+        return offset.problems(path, where=where)
     problems = []
     if not (folder / "config.json").is_file():
         problems.append(Problem(where, f'"{path}" has no config.json', "Give a folder written by save_pretrained."))
@@ -110,7 +113,7 @@ def load_tokenizer(path: str, *, where: str, trust_remote_code: bool = False) ->
 def load_model(
     path: str, auto_class: str, *, where: str, new_head: dict[str, Any] | None = None, **options: Any
 ) -> Any:
-    """The model in float32, from safetensors only; the ensemble where the folder is a SISA folder.
+    """The model in float32, from safetensors only; the ensemble where the folder is a SISA or an offset folder.
 
     Args:
         path: Folder or hub id.
@@ -130,6 +133,13 @@ def load_model(
             way_out = "Give the model that was fine-tuned from."
             raise UsageError(Problem(where, f'"{path}" is a SISA folder, no base model', way_out))
         return sisa.load_ensemble(path, auto_class, where=where, **options)
+    from expunge.offset import folder as offset
+
+    if offset.is_offset(path):
+        if new_head:
+            way_out = "Give the model that was fine-tuned from."
+            raise UsageError(Problem(where, f'"{path}" is an offset folder, no base model', way_out))
+        return offset.load_offset(path, auto_class, where=where, **options)
     return _loaded(path, auto_class, where=where, new_head=new_head, **options)[0]
 
 
@@ -211,13 +221,20 @@ def between(base: Mapping[str, Tensor], model: Any, alpha: float) -> Any:
     return mixed
 
 
-def weights_sha256(model: Any) -> str:
-    """Hash of all parameters and buffers: names, dtypes, shapes and bytes, in name order."""
+def weights_sha256(model: Any, dtype: torch.dtype | None = None) -> str:
+    """Hash of all parameters and buffers: names, dtypes, shapes and bytes, in name order; as if in `dtype`, where given."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if dtype is not None and tensor.is_floating_point():
+            tensor = tensor.to(dtype)
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def passes_of(model: Any) -> float:
+    """Passes of a plain model that one of this model counts as: 1, but for a model that says otherwise."""
+    return float(getattr(model, "passes", 1.0))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from expunge.execution import Run
 from expunge.looking import rows_a_step, schedule
 from expunge.memorisation import LEVEL, memorised
 from expunge.methods.base import Method
-from expunge.plan_cost import Cost, peak_memory, step_passes
+from expunge.offset.ensemble import OffsetModel
+from expunge.plan_cost import Cost, offset_share, peak_memory, step_passes
 from expunge.progress import Progress
 from expunge.sampling import StepSampler
 from expunge.scoring import score
@@ -186,13 +187,20 @@ def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float) -> 
         )  # fmt: skip
         outcome = trial.run(copy.deepcopy(model))
         known = step_passes(method, sampler, len(forget), len(retain), tried, settings.accumulation)
-        passes += max(0.0, outcome.passes - known)  # what the method made before its first step
+        a_row = 1.0
+        if isinstance(outcome.model, OffsetModel):
+            sizes = len(forget), len(retain), looks.calibration
+            share, once = offset_share(outcome.model, method, sampler, sizes, steps)
+            passes, checks = passes * share + once, checks * share
+            a_row = share + outcome.model.first_passes  # the steps timed see records for the first time
+        else:
+            passes += max(0.0, outcome.passes - known)  # what the method made before its first step
         timed = clock.stamps[1:-1] if len(clock.stamps) > 3 else []  # the first step warms up, the last one also checks
         if timed:
             spent = step_passes(
                 method, sampler, len(forget), len(retain), len(clock.stamps) - 1, settings.accumulation
             ) - step_passes(method, sampler, len(forget), len(retain), 2, settings.accumulation)
-            per_pass, basis = (timed[-1] - timed[0]) / spent, f"{len(timed) - 1} timed steps on a copy"
+            per_pass, basis = (timed[-1] - timed[0]) / (spent * a_row), f"{len(timed) - 1} timed steps on a copy"
     else:
         basis += "; without the models the method first trains from the base"
     seconds = passes * per_pass + checks * 3 * forward + rest + again * per_pass

@@ -6,9 +6,10 @@ import sys
 from dataclasses import dataclass
 
 from expunge.methods.base import Method
+from expunge.offset.ensemble import OffsetModel
 from expunge.sampling import StepSampler
 
-__all__ = ["Cost", "peak_memory", "step_passes"]
+__all__ = ["Cost", "offset_share", "peak_memory", "step_passes"]
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,32 @@ def step_passes(
         drawn = min(sampler.batch_size, forget - within * sampler.batch_size)
         total += whole * drawn * getattr(method, "views", 1) * ("forget" in read)
         total += whole * sampler.retain_size * ("retain" in read)
+        total += whole * drawn * ("alternate" in read)
     if any(need.startswith("forget.reference") for need in method.reads):
         total += min(forget, steps * sampler.batch_size) / 3
     if any(need.startswith("retain.reference") for need in method.reads):
         total += min(retain, steps * sampler.retain_size) / 3
     return total
+
+
+def offset_share(
+    model: OffsetModel, method: Method, sampler: StepSampler, sizes: tuple[int, int, int], steps: int
+) -> tuple[float, float]:
+    """What a pass of a model with an offset counts as in a step, and what the frozen models' outputs cost once.
+
+    Args:
+        model: The model as it came out of a few steps.
+        method: Says which groups a step reads.
+        sampler: Says how many records a step sees.
+        sizes: Forget and retain records, and calibration records that checks look at.
+        steps: Steps.
+    """
+    forget, retain, looked_at = sizes
+    reads = {need.partition(".")[0] for need in method.reads}
+    once = min(forget, steps * sampler.batch_size) * (1 + ("alternate" in reads and "forget" in reads))
+    once += min(retain, steps * sampler.retain_size) * ("retain" in reads)
+    with model.remembering():
+        return model.passes, (once + looked_at) * model.first_passes
 
 
 def peak_memory() -> int | None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from expunge.models import Head, find_head
+from expunge.models import Head, find_head, passes_of
 from expunge.tasks.base import Encoded
 
 __all__ = ["FrozenCopy", "Reference"]
@@ -55,7 +55,7 @@ class FrozenCopy:
 
     @property
     def passes(self) -> float:
-        return self._forwards / 3
+        return self._forwards / 3 * passes_of(self._model)
 
     def logits(self, group: str, records: Tensor, units: Tensor) -> Tensor:
         known = self._known[group]

@@ -8,12 +8,17 @@ from typing import Any
 from expunge import models
 from expunge.config import Recipe, RunConfig, read_recipe
 from expunge.errors import Collector, Problem, UsageError
+from expunge.methods.offset import Offset
 from expunge.methods.sisa import Sisa
+from expunge.offset.black_box import BlackBox
+from expunge.offset.ensemble import OffsetModel
+from expunge.offset.fits import misfits
+from expunge.offset.folder import is_offset
 from expunge.sisa.ensemble import Ensemble
 from expunge.sisa.folder import is_sisa
 from expunge.tasks.kinds import Task, task_for
 
-__all__ = ["comparisons", "max_length", "original"]
+__all__ = ["beside", "comparisons", "max_length", "original"]
 
 
 def original(config: RunConfig, model: Any, tokenizer: Any, found: Collector) -> tuple[Any, Any, type[Task] | None]:
@@ -41,12 +46,29 @@ def original(config: RunConfig, model: Any, tokenizer: Any, found: Collector) ->
     return model_config, tokenizer, _task(model_config, architecture, tokenizer, found)
 
 
+def beside(config: RunConfig, model: Any, model_config: Any, tokenizer: Any, task: type[Task] | None) -> list[Problem]:
+    """Whether the small model that a run names fits the model to erase from, where its method wants one."""
+    if not isinstance(config.method, Offset) or model_config is None or task is None:
+        return []
+    found = misfits(config.method, config.model.path, model, model_config, tokenizer, task)
+    if config.training.lora_rank:
+        way_out = "Leave it out: the small model is trained whole, and is small."
+        found.append(Problem("training.lora_rank", "offset trains no low-rank updates", way_out))
+    return found
+
+
 def _architecture(model: Any) -> str:
-    return model.config.architectures[0] if isinstance(model, Ensemble) else type(model).__name__
+    several = isinstance(model, Ensemble | OffsetModel | BlackBox)
+    return model.config.architectures[0] if several else type(model).__name__
 
 
 def _fits_method(config: RunConfig, model: Any, found: Collector) -> None:
-    """SISA erases from the ensembles it was trained as, and nothing else does."""
+    """SISA erases from the ensembles it was trained as, and nothing else does; so does offset from models with an offset."""
+    has_offset = isinstance(model, OffsetModel) if model is not None else is_offset(config.model.path)
+    if (has_offset or isinstance(model, BlackBox)) and not isinstance(config.method, Offset):
+        what = "the model is a black box" if isinstance(model, BlackBox) else "the model is one with an offset"
+        way_out = "Use the method offset, or give a plain fine-tuned model."
+        found.problems.append(Problem("method.name", f"{what}; no other method fits it", way_out))
     ensemble = isinstance(model, Ensemble) if model is not None else is_sisa(config.model.path)
     if ensemble and not isinstance(config.method, Sisa):
         way_out = "Use the method sisa, or give a plain fine-tuned model."

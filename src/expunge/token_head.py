@@ -56,6 +56,10 @@ class TokenHead:
         found = self.module(hidden.to(self.module.weight.dtype))
         return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
 
+    def shown(self, hidden: Tensor) -> Tensor:
+        """What of the (U, H) inputs may be kept as hidden states: all of it."""
+        return hidden
+
     def frozen(self) -> Callable[[Tensor], Tensor]:
         """`logits` as they are now, whatever becomes of the layer: it keeps a copy of its weights."""
         weight = self.module.weight.detach().clone()
@@ -112,6 +116,8 @@ def find_token_head(model: Any, probe: Batch) -> TokenHead:
     Raises:
         UsageError: There is none, or the model changes what it gives (soft caps, scales).
     """
+    if hasattr(model, "find_head"):  # it says itself which it is
+        return model.find_head(probe)
     layer = model.get_output_embeddings()
     way_out = "Models whose logits are those of their last linear layer are supported: Llama, Qwen, Mistral, GPT-2, SmolLM2 ..."
     if not isinstance(layer, nn.Linear):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.models import weights_sha256
+from expunge.models import passes_of, weights_sha256
 from expunge.tasks.base import Encoded
 from expunge.token_head import TokenHead
 from expunge.token_scoring import hidden_of
@@ -47,7 +47,7 @@ class TokenReference:
         self, model: Any, head: TokenHead, task: Any, groups: Mapping[str, Encoded], wanted: Mapping[str, Sequence[int]],
         folder: Path, *, whole: bool, layer: nn.Module | None = None, number: int = 0, batch_size: int = 16,
     ) -> None:  # fmt: skip
-        self._forwards = 0
+        self._forwards = 0.0
         self._frozen = head.frozen() if whole and layer is None else _unchanged
         whole = whole or layer is not None
         weights = weights_sha256(model)
@@ -59,7 +59,7 @@ class TokenReference:
             what = "logp" if not whole else "hidden" if layer is None else f"layer {number}"
             file = folder / f"{_name(weights, encoded, what)}.safetensors"
             if not file.is_file():
-                self._forwards += len(encoded)
+                self._forwards += len(encoded) * passes_of(model)
                 logp, hidden = hidden_of(model, head, encoded, task, batch_size=batch_size, layer=layer)
                 _written(file, {"logp": logp, **({"hidden": hidden} if whole else {})})
             kept = _read(file)

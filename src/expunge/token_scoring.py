@@ -51,7 +51,7 @@ def score_tokens(
 
     def read(batch: Batch) -> tuple[Tensor, Tensor]:
         hidden, _ = head.run(model, batch)
-        kept = hidden if keep_hidden else hidden[:, :0]
+        kept = head.shown(hidden) if keep_hidden else hidden[:, :0]
         return in_parts(figures_of, len(batch.labels), head.module.out_features, hidden, batch.labels), kept.float()
 
     figures, hidden = pass_over(model, encoded, task, read, batch_size=batch_size, layers=layers, advance=advance)

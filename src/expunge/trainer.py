@@ -15,7 +15,7 @@ from expunge.errors import NonFiniteLossError, Problem, UsageError
 from expunge.gathering import Gatherer, Outputs, leaves
 from expunge.halfway import hold_all_but, layer_of, states_behind
 from expunge.methods.base import GROUPS, Method
-from expunge.models import head_of
+from expunge.models import head_of, passes_of
 from expunge.preparation import Preparation, prepared_state
 from expunge.random_state import random_state, restore_random_state
 from expunge.referring import referred
@@ -95,7 +95,7 @@ class UnlearnTrainer(Trainer):
         self.history: list[dict[str, float]] = []
         self._cached: list[tuple[Any, list[Tensor | None]]] = []
         records = {"forget": forget, "retain": retain, **({} if alternate is None else {"alternate": alternate})}
-        self._layer, self._share = None, 1.0
+        self._layer, self._share = None, passes_of(model)
         if any(need.endswith(".layer") for need in method.reads):
             self._layer = layer_of(model, method.layer)  # pyright: ignore[reportAttributeAccessIssue]
             self._share = method.layer / model.config.num_hidden_layers  # pyright: ignore[reportAttributeAccessIssue]

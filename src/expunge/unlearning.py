@@ -15,6 +15,7 @@ from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.fit import arguments, fit, plain, train
 from expunge.looking import Look, rows_a_step, samples, schedule
 from expunge.methods.base import MethodContext, Procedure, ProcedureContext
+from expunge.offset.ensemble import OffsetModel
 from expunge.preparation import Preparation, context_of
 from expunge.progress import Progress, trainer_stage
 from expunge.scoring import ScoreTable
@@ -96,7 +97,7 @@ class Unlearning:
         Raises:
             RunError: Training failed.
         """
-        log = self._carry_out(model) if isinstance(self.method, Procedure) else self._train(model)
+        log = self._carry_out(model) if isinstance(self.method, Procedure) else self._equipped(model)
         return Outcome(log.pop("model").eval(), log, self._passes, self._check_passes)
 
     def _carry_out(self, model: Any) -> dict[str, Any]:
@@ -176,6 +177,17 @@ class Unlearning:
             return model, recipe.epochs * len(records)
 
         return fitted
+
+    def _equipped(self, model: Any) -> dict[str, Any]:
+        """Train the model, or what the method puts in its place."""
+        model = self.method.equipped(model, self.task, trust_remote_code=self.trust_remote_code)
+        if not isinstance(model, OffsetModel):
+            return self._train(model)
+        before, spent = model.weights(), model.spent
+        with model.remembering():
+            log = self._train(model)
+        self._passes += model.spent - spent
+        return {**log, "offset": model.account(before)}
 
     def _train(self, model: Any) -> dict[str, Any]:
         settings = self.training

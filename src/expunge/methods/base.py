@@ -166,6 +166,11 @@ class Method(Options):
         del model_config
         return []
 
+    def equipped(self, model: Any, task: Any, *, trust_remote_code: bool = False) -> Any:
+        """The model that is unlearned, where it is more than the one given: made once, before all else."""
+        del task, trust_remote_code
+        return model
+
     def prepare(self, context: MethodContext) -> State:
         """What the method carries over its steps, made once before the first of them."""
         del context

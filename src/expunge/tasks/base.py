@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ class Encoded:
     def flat_labels(self) -> list[int]:
         """Classes of all units, record by record."""
         return [label for labels in self.labels for label in labels]
+
+    def relabelled(self, labels: Sequence[int]) -> Encoded:
+        """The same records with these classes for their units, record by record."""
+        rows = [labels[a:b] for a, b in pairwise(self.offsets)]
+        return Encoded(self.input_ids, self.token_types, rows, self.units, self.cut, self.compressed)
 
     def take(self, positions: Sequence[int]) -> Encoded:
         """The records at `positions`, in that order."""
