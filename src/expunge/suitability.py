@@ -23,7 +23,7 @@ __all__ = ["beside", "comparisons", "max_length", "original"]
 
 def original(config: RunConfig, model: Any, tokenizer: Any, found: Collector) -> tuple[Any, Any, type[Task] | None]:
     """Configuration, tokenizer and task of the model to erase from, given in memory or named; None for what cannot be had."""
-    _fits_method(config, model, found)
+    found.problems.extend(unfit_kind(config.method, model, config.model.path))
     if model is not None:
         if tokenizer is None:
             found.problems.append(Problem("tokenizer", "none is given", "Give the model's tokenizer with the model."))
@@ -62,20 +62,28 @@ def _architecture(model: Any) -> str:
     return model.config.architectures[0] if several else type(model).__name__
 
 
-def _fits_method(config: RunConfig, model: Any, found: Collector) -> None:
-    """SISA erases from the ensembles it was trained as, and nothing else does; so does offset from models with an offset."""
-    has_offset = isinstance(model, OffsetModel) if model is not None else is_offset(config.model.path)
-    if (has_offset or isinstance(model, BlackBox)) and not isinstance(config.method, Offset):
+def unfit_kind(method: Any, model: Any, path: str = "") -> list[Problem]:
+    """SISA erases from the ensembles it was trained as, and nothing else does; so does offset from models with an offset.
+
+    Args:
+        method: The method.
+        model: A model in memory, or None for the one at `path`.
+        path: Its folder or hub id.
+    """
+    found = []
+    has_offset = isinstance(model, OffsetModel) if model is not None else is_offset(path)
+    if (has_offset or isinstance(model, BlackBox)) and not isinstance(method, Offset):
         what = "the model is a black box" if isinstance(model, BlackBox) else "the model is one with an offset"
         way_out = "Use the method offset, or give a plain fine-tuned model."
-        found.problems.append(Problem("method.name", f"{what}; no other method fits it", way_out))
-    ensemble = isinstance(model, Ensemble) if model is not None else is_sisa(config.model.path)
-    if ensemble and not isinstance(config.method, Sisa):
+        found.append(Problem("method.name", f"{what}; no other method fits it", way_out))
+    ensemble = isinstance(model, Ensemble) if model is not None else is_sisa(path)
+    if ensemble and not isinstance(method, Sisa):
         way_out = "Use the method sisa, or give a plain fine-tuned model."
-        found.problems.append(Problem("method.name", "the model is a SISA ensemble; no other method fits it", way_out))
-    elif not ensemble and isinstance(config.method, Sisa) and (model is not None or config.model.path):
+        found.append(Problem("method.name", "the model is a SISA ensemble; no other method fits it", way_out))
+    elif not ensemble and isinstance(method, Sisa) and (model is not None or path):
         way_out = "Train an ensemble with `expunge train-sisa`, or use another method, such as deepcut."
-        found.problems.append(Problem("method.name", "sisa needs a SISA folder, and this is a plain model", way_out))
+        found.append(Problem("method.name", "sisa needs a SISA folder, and this is a plain model", way_out))
+    return found
 
 
 def _task(model_config: Any, architecture: str, tokenizer: Any, found: Collector) -> type[Task] | None:
