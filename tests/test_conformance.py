@@ -52,9 +52,9 @@ def test_methods_say_where_they_push_forget_units() -> None:
     assert {name for name, where in found.items() if where == "elsewhere"} == {
         "altpo",
         "deepcut-calibrated",
-        "deepcut-rewound",
         "dpo",
         "kga",
+        "leave-out-margins",
         "pdu",
         "rmu",
         "scrub",

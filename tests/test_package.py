@@ -67,7 +67,7 @@ LAYERS = [
     {"metrics", "reference", "partner_queue", "step", "token_reference"},
     {"stopping"},
     {"looking"},
-    {"kernel_step", "leave_out", "rewinding", "methods.base", "audits.base"},
+    {"kernel_step", "leave_out", "methods.base", "audits.base"},
     {"record_targets"},
     {"methods", "audits", "stress", "token_stress", "figures"},
     {

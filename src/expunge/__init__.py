@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from expunge.methods.deepcut import DeepCUT
     from expunge.methods.deepcut_calibrated import CalibratedDeepCUT
     from expunge.methods.deepcut_kernel import KernelDeepCUT
-    from expunge.methods.deepcut_rewound import RewoundDeepCUT
     from expunge.methods.dpo import DPO
     from expunge.methods.finetune import FineTune
     from expunge.methods.gradient_ascent import GradientAscent
     from expunge.methods.gradient_difference import GradientDifference
     from expunge.methods.kga import KGA
+    from expunge.methods.leave_out_margins import LeaveOutMargins
     from expunge.methods.npo import NPO
     from expunge.methods.offset import Offset
     from expunge.methods.pdu import PDU
@@ -63,6 +63,7 @@ _HOME = {
     "GradientDifference": "methods.gradient_difference",
     "KGA": "methods.kga",
     "KernelDeepCUT": "methods.deepcut_kernel",
+    "LeaveOutMargins": "methods.leave_out_margins",
     "Method": "methods.base",
     "NPO": "methods.npo",
     "Offset": "methods.offset",
@@ -73,7 +74,6 @@ _HOME = {
     "Recipe": "config",
     "RequestConfig": "config",
     "Retrain": "methods.retrain",
-    "RewoundDeepCUT": "methods.deepcut_rewound",
     "RunConfig": "config",
     "RunError": "errors",
     "RunRecord": "record",
@@ -111,6 +111,7 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "GradientDifference",
     "KGA",
     "KernelDeepCUT",
+    "LeaveOutMargins",
     "Method",
     "NPO",
     "Offset",
@@ -121,7 +122,6 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "Recipe",
     "RequestConfig",
     "Retrain",
-    "RewoundDeepCUT",
     "RunConfig",
     "RunError",
     "RunRecord",

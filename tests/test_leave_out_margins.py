@@ -1,25 +1,26 @@
-"""DeepCUT toward a rewound model: how far back, its loss by hand, and what it leaves on a small language model."""
+"""Leave-out margins: targets and loss by hand, and what they leave on a small language model."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 import expunge
 from expunge.config import AuditConfig, Recipe, StopConfig, TrainingConfig
 from expunge.errors import UsageError
 from expunge.fit import train
-from expunge.methods.deepcut_rewound import RewoundDeepCUT
+from expunge.methods.leave_out_margins import LeaveOutMargins
 from expunge.models import head_of, load_model, weights_of_base
-from expunge.rewinding import rewound_to
 from expunge.step import Scores, Step
 from expunge.tasks.base import Encoded
 from expunge.tasks.generation import Generation
-from expunge.testing import byte_tokenizer, check_method, tiny_causal, toy_answers
-from expunge.tiny_jobs import answer_job
+from expunge.testing import byte_tokenizer, tiny_causal, toy_answers
 from expunge.token_head import TokenHead
 from expunge.token_scoring import hidden_of
 
@@ -33,54 +34,40 @@ def encoded(rows: list[dict[str, str]]) -> Encoded:
     return TASK.encode_texts([(row["prompt"], row["answer"]) for row in rows])
 
 
-def test_it_goes_back_until_the_loss_is_as_wanted() -> None:
-    """Loss 4 at the base, 1 at the original. A straight line 4 - 3 s has 2.5 half way, whatever is looked at."""
-    looks: list[float] = []
-
-    def line(share: float) -> float:
-        looks.append(share)
-        return 4 - 3 * share
-
-    assert rewound_to(2.5, line, learnt=1.0) == pytest.approx(0.5)
-    assert rewound_to(3.7, line, learnt=1.0) == pytest.approx(0.1)
-    assert len(looks) == 8, "four looks each"
-    # 4 - 3 s^2 is 2.5 at sqrt(1/2) = .707: halves enclose it by .625 and .75, and the chord between these cuts it.
-    assert rewound_to(2.5, lambda s: 4 - 3 * s * s, learnt=1.0) == pytest.approx(0.5**0.5, abs=0.005)
-
-
-def test_nothing_is_rewound_that_is_unknown_already_or_known_to_the_base() -> None:
-    assert rewound_to(0.9, lambda _: 4.0, learnt=1.0) == 1.0
-    assert rewound_to(4.5, lambda _: 4.0, learnt=1.0) == 0.0
-
-
-def units(layer: nn.Linear, hidden: torch.Tensor, labels: list[int], group: str, reads: frozenset[str]) -> Scores:
-    place = torch.arange(len(labels))
-    return Scores(
-        hidden=hidden, logits=None, labels=torch.tensor(labels), record_index=place, unit_index=place,
-        allowed=reads, group=group, head=TokenHead(layer),
-    )  # fmt: skip
-
-
 def test_the_loss_by_hand() -> None:
-    """Two tokens. Model logits (log 3, 0): p = (3/4, 1/4); teacher's (0, 0): q = (1/2, 1/2).
-    KL(q || p) = 1/2 log(1/2 / 3/4) + 1/2 log(1/2 / 1/4) = 1/2 log(4/3).
-    Contrast: the state (log 3, 0) lies along the first row and across the second: cosines 1 and 0, tau 1/2: the softmax of
-    (2, 0) is s = 1 / (1 + e^-2) for the first. Wanted are halves: -1/2 (log s + log(1 - s))."""
+    """Two tokens with logits (log 3, 0) have the log-odds log 3 of the first. Targets log 3 - 1 and log 3 - .2: beyond beta a
+    distance d counts d - beta/2 = .75, within it d^2 / (2 beta) = .04. Mean .395, twice that with gamma 2."""
     layer = nn.Linear(2, 2, bias=False)
     layer.weight.data = torch.eye(2)
-    method = RewoundDeepCUT(gamma=2.0, contrast=3.0, temperature=0.5, retain="none")
-    state = {"hidden": torch.zeros(1, 2), "head": torch.eye(2), "share": torch.tensor(0.4)}
-    forget = units(layer, torch.tensor([[3.0, 1.0]]).log(), [0], "forget", method.reads)
-    retain = units(layer, torch.zeros(1, 2), [1], "retain", method.reads)
-    parts = method.loss(Step(forget, retain, 0, state))
-    share = torch.sigmoid(torch.tensor(2.0))
-    assert parts["forget"].item() == pytest.approx(2.0 * 0.5 * torch.tensor(4 / 3).log().item(), rel=1e-5)
-    assert parts["contrast"].item() == pytest.approx(-1.5 * float(share.log() + (1 - share).log()), rel=1e-5)
-    assert method.counts(Step(forget, retain, 0, state)) == {"rewound_to": pytest.approx(0.4)}
+    method = LeaveOutMargins(gamma=2.0, beta=0.5, retain="none")
+    own = torch.tensor(3.0).log()
+    place = torch.arange(2)
+    forget = Scores(
+        hidden=torch.tensor([[3.0, 1.0], [3.0, 1.0]]).log(), logits=None, labels=torch.zeros(2, dtype=torch.long),
+        record_index=place, unit_index=place, allowed=method.reads, group="forget", head=TokenHead(layer),
+    )  # fmt: skip
+    step = Step(forget, forget, 0, {"margins": torch.stack([own - 1, own - 0.2])})
+    assert {name: part.item() for name, part in method.loss(step).items()} == pytest.approx({"forget": 0.79})
 
 
-def test_it_conforms_with_its_contrastive_term_too() -> None:
-    check_method(RewoundDeepCUT(contrast=0.3), tasks=[answer_job()])
+def records(count: int) -> Encoded:
+    return Encoded([[0, 0]] * count, None, [(0,)] * count, units=[(1,)] * count)
+
+
+def test_a_target_is_what_the_original_gives_tokens_never_seen_at_the_same_place() -> None:
+    """To the base 49 calibration tokens have log-odds -24 to 24 tenths, to the original 3 more each. A forget token where the
+    tenth, the middle one and the fortieth stand to the base belongs where these stand to the original, whatever the
+    original makes of it."""
+    never = torch.arange(-24, 25) / 10
+    own = never[[9, 24, 39]]
+    told = {("base", 49): never, ("original", 49): never + 3.0, ("base", 3): own}
+    context: Any = SimpleNamespace(
+        forget=records(3), model="original", rewound=lambda share: "base" if share == 0 else None,
+        drawn=lambda what, most: records(49) if what == "calibration" else None,
+        states=lambda model, part: (functional.logsigmoid(told[model, len(part)].double()), None),
+    )  # fmt: skip
+    state = LeaveOutMargins().prepare(context)
+    assert state["margins"].numpy() == pytest.approx((own + 3.0).numpy(), abs=0.06), "within a step of a tenth"
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +100,7 @@ def losses(model: object, rows: list[dict[str, str]]) -> float:
 def erased(original: Path, base: Path | None, **changes: object) -> expunge.Erased:
     training = {"epochs": 60.0, "min_steps": 1, "batch_size": 4, "learning_rate": 1e-3, **changes}
     return expunge.unlearn(
-        str(original), ROWS, RewoundDeepCUT(), forget=FORGET, held_out=HELD, id="id",
+        str(original), ROWS, LeaveOutMargins(), forget=FORGET, held_out=HELD, id="id",
         training=TrainingConfig(**training),  # pyright: ignore[reportArgumentType]
         base=None if base is None else str(base), stop=StopConfig(rule="none"),
         audit=AuditConfig(audits=("membership",), bootstrap=50),
@@ -130,7 +117,6 @@ def test_forget_records_end_where_records_never_seen_are(original: Path, base: P
     assert learnt < 0.2 * never, "it knew them by heart"
     assert now == pytest.approx(never, rel=0.25)
     assert losses(made.model, ROWS[8:]) < 0.4 * never, "the others are still known"
-    assert 0.0 < made.record.training["history"][-1]["rewound_to"] < 1.0
 
 
 def test_a_base_is_found_under_an_adapter(base: Path, original: Path) -> None:
@@ -144,5 +130,5 @@ def test_a_base_is_found_under_an_adapter(base: Path, original: Path) -> None:
 
 
 def test_without_a_base_it_is_refused_before_weights_load(original: Path) -> None:
-    with pytest.raises(UsageError, match="deepcut-rewound needs the base model, and none is named"):
+    with pytest.raises(UsageError, match="leave-out-margins needs the base model, and none is named"):
         erased(original, None)
