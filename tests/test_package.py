@@ -47,6 +47,7 @@ LAYERS = [
         "data.near_duplicates",
         "data.request",
         "data.rewording",
+        "deep",
         "tasks.labels",
         "tasks.kinds",
         "tasks.text_classification",
@@ -69,7 +70,7 @@ LAYERS = [
     {"looking"},
     {"kernel_step", "leave_out", "methods.base", "audits.base"},
     {"record_targets"},
-    {"methods", "audits", "stress", "token_stress", "figures"},
+    {"methods", "audits", "stress", "token_stress", "figures", "deep.probing", "deep.measuring"},
     {
         "preparation",
         "step_batches",
@@ -96,7 +97,7 @@ LAYERS = [
     {"erase", "sisa.build"},
     {"demo", "plan", "reaudit"},
     {"demo_generation"},
-    {"cli_bench", "cli_history", "cli_plan", "cli_sisa", "cli_options"},
+    {"cli_bench", "cli_deep", "cli_history", "cli_plan", "cli_sisa", "cli_options"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from expunge import cli_bench, cli_history, cli_plan, cli_sisa
+from expunge import cli_bench, cli_deep, cli_history, cli_plan, cli_sisa
 from expunge.cli_options import given, with_run_options
 from expunge.errors import ExpungeError, Problem, UsageError
 
@@ -353,6 +353,10 @@ _bench.command()(cli_bench.table)
 _bench.command()(_quiet_libraries()(cli_bench.lira))
 _bench.command()(_quiet_libraries()(cli_bench.tofu))
 app.add_typer(_bench, name="bench")
+_deep = typer.Typer(help="Facts and rules: what can be deduced of a forgotten fact.", no_args_is_help=True)
+_deep.command()(cli_deep.plan)
+_deep.command()(_quiet_libraries()(cli_deep.measure))
+app.add_typer(_deep, name="deep")
 
 
 @app.callback(invoke_without_command=True)
