@@ -31,6 +31,7 @@ LAYERS = [
     {
         "models",
         "sisa",
+        "o3",
         "data.condition",
         "data.conll",
         "data.mention",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from expunge.methods.gradient_difference import GradientDifference
     from expunge.methods.kga import KGA
     from expunge.methods.npo import NPO
+    from expunge.methods.o3 import O3
     from expunge.methods.pdu import PDU
     from expunge.methods.random_labels import RandomLabels
     from expunge.methods.retrain import Retrain
@@ -61,6 +62,7 @@ _HOME = {
     "KernelDeepCUT": "methods.deepcut_kernel",
     "Method": "methods.base",
     "NPO": "methods.npo",
+    "O3": "methods.o3",
     "PDU": "methods.pdu",
     "Procedure": "methods.base",
     "RMU": "methods.rmu",
@@ -106,6 +108,7 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "KernelDeepCUT",
     "Method",
     "NPO",
+    "O3",
     "PDU",
     "Procedure",
     "RMU",

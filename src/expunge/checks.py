@@ -122,6 +122,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
         names = found.run(task.names, model_config, tokenizer, config.data.labels)
     found.problems.extend(template_problems(config.model.template))
     found.problems.extend(_fits(config, task, model_config))
+    found.problems.extend(suitability.detectable(config, inputs.model, model_config, task))
     found.problems.extend(adapter.problems(config.training.lora_rank))
     kind = Kind(task, names) if task is not None and names else None
     training = found.run(_picked, config, read, "data.train", source) if read else None
@@ -132,6 +133,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     request = None
     if train is not None and (ids or selected or config.request.fraction is not None):
         request = found.run(resolve, train, ids, config.request, selected)
+        found.problems.extend(suitability.enough(config, request))
     halves = found.run(_held_out, config, inputs, kind, train, request, found) if kind else None
     recipe = found.run(suitability.comparisons, config, model_config, found)
     if config.request.neighbours is not None and config.retrain.base is None:
@@ -141,7 +143,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
         way_out = "Leave it out: near-duplicates are looked for without it."
         what = "neighbours are looked for in an encoder, and the model is a causal language model"
         found.problems.append(Problem("request.neighbours", what, way_out))
-    audits = found.run(chosen_audits, config.audit, task)
+    audits = found.run(chosen_audits, config.audit, task, config.method)
     found.problems.extend(lacking(config, audits or {}, train))
     max_length = None
     if tokenizer and model_config:

@@ -46,6 +46,10 @@ def inspect_folder(path: str, *, where: str) -> list[Problem]:
 
     if sisa.is_sisa(folder):
         return sisa.problems(path, where=where)
+    from expunge.o3 import folder as o3
+
+    if o3.is_o3(folder):
+        return o3.problems(path, where=where)
     problems = []
     if not (folder / "config.json").is_file():
         problems.append(Problem(where, f'"{path}" has no config.json', "Give a folder written by save_pretrained."))
@@ -110,7 +114,7 @@ def load_tokenizer(path: str, *, where: str, trust_remote_code: bool = False) ->
 def load_model(
     path: str, auto_class: str, *, where: str, new_head: dict[str, Any] | None = None, **options: Any
 ) -> Any:
-    """The model in float32, from safetensors only; the ensemble where the folder is a SISA folder.
+    """The model in float32, from safetensors only; the ensemble of a SISA folder, the whole of an O3 folder.
 
     Args:
         path: Folder or hub id.
@@ -130,6 +134,13 @@ def load_model(
             way_out = "Give the model that was fine-tuned from."
             raise UsageError(Problem(where, f'"{path}" is a SISA folder, no base model', way_out))
         return sisa.load_ensemble(path, auto_class, where=where, **options)
+    from expunge.o3 import folder as o3
+
+    if o3.is_o3(path):
+        if new_head:
+            way_out = "Give the model that was fine-tuned from."
+            raise UsageError(Problem(where, f'"{path}" is an O3 folder, no base model', way_out))
+        return o3.load(path, auto_class, where=where, **options)
     return _loaded(path, auto_class, where=where, new_head=new_head, **options)[0]
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from expunge import models
 from expunge.config import Recipe, RunConfig, read_recipe
 from expunge.errors import Collector, Problem, UsageError
+from expunge.methods.o3 import O3
 from expunge.methods.sisa import Sisa
+from expunge.o3.detector import too_few
+from expunge.o3.encoder import misfits
+from expunge.o3.folder import PEFT, is_o3, manifest_of
+from expunge.o3.model import O3Model
 from expunge.sisa.ensemble import Ensemble
 from expunge.sisa.folder import is_sisa
 from expunge.tasks.kinds import Task, task_for
 
-__all__ = ["comparisons", "max_length", "original"]
+__all__ = ["comparisons", "detectable", "enough", "max_length", "original"]
 
 
 def original(config: RunConfig, model: Any, tokenizer: Any, found: Collector) -> tuple[Any, Any, type[Task] | None]:
@@ -42,11 +48,16 @@ def original(config: RunConfig, model: Any, tokenizer: Any, found: Collector) ->
 
 
 def _architecture(model: Any) -> str:
-    return model.config.architectures[0] if isinstance(model, Ensemble) else type(model).__name__
+    return model.config.architectures[0] if isinstance(model, Ensemble | O3Model) else type(model).__name__
 
 
 def _fits_method(config: RunConfig, model: Any, found: Collector) -> None:
-    """SISA erases from the ensembles it was trained as, and nothing else does."""
+    """SISA erases from the ensembles it was trained as, and nothing else does; O3 alone goes on with what it left."""
+    appended = isinstance(model, O3Model) if model is not None else is_o3(config.model.path)
+    if appended and not isinstance(config.method, O3):
+        way_out = "Use the method o3, or give a plain fine-tuned model, such as the one in the folder's original/."
+        what = "the model has O3's adapters and detectors; no other method fits it"
+        found.problems.append(Problem("method.name", what, way_out))
     ensemble = isinstance(model, Ensemble) if model is not None else is_sisa(config.model.path)
     if ensemble and not isinstance(config.method, Sisa):
         way_out = "Use the method sisa, or give a plain fine-tuned model."
@@ -54,6 +65,31 @@ def _fits_method(config: RunConfig, model: Any, found: Collector) -> None:
     elif not ensemble and isinstance(config.method, Sisa) and (model is not None or config.model.path):
         way_out = "Train an ensemble with `expunge train-sisa`, or use another method, such as deepcut."
         found.problems.append(Problem("method.name", "sisa needs a SISA folder, and this is a plain model", way_out))
+
+
+def detectable(config: RunConfig, model: Any, model_config: Any, task: type[Task] | None) -> list[Problem]:
+    """What keeps O3 from training adapters and a detector here."""
+    method = config.method
+    if not isinstance(method, O3):
+        return []
+    found = [] if find_spec("peft") else [Problem("method", "o3 needs peft, which is not installed", PEFT)]
+    if not method.answers:
+        found.append(Problem("method.answers", "there is none", "Give one or more: a record needs another answer."))
+    try:
+        manifest = manifest_of(config.model.path, model)
+    except UsageError:
+        return found  # told by who looks at the folder
+    if manifest is None and model_config is not None and task is not None:
+        return [*found, *misfits(method.encoder, model_config, task.of_tokens)]
+    if manifest is not None and method.encoder not in (None, manifest.encoder):
+        what = f'it is "{method.encoder}", and the detectors of earlier requests read with "{manifest.encoder}"'
+        found.append(Problem("method.encoder", what, "Leave it out: every request of a folder has the same."))
+    return found
+
+
+def enough(config: RunConfig, request: Any) -> list[Problem]:
+    """Requests with too few records for the method."""
+    return too_few(len(request.forget)) if isinstance(config.method, O3) and request is not None else []
 
 
 def _task(model_config: Any, architecture: str, tokenizer: Any, found: Collector) -> type[Task] | None:
