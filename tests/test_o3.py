@@ -114,7 +114,9 @@ def test_the_distance_has_the_papers_sign() -> None:
     np.testing.assert_allclose(known - fitted.mahalanobis(states), -1000, rtol=1e-9)
     opposite = -states[:1]
     apart = fitted.of_states(opposite)
-    cosine = float(np.max(states[:, 0] @ opposite[0, 0] / np.linalg.norm(states[:, 0], axis=1))) / np.linalg.norm(opposite)
+    cosine = float(np.max(states[:, 0] @ opposite[0, 0] / np.linalg.norm(states[:, 0], axis=1))) / np.linalg.norm(
+        opposite
+    )
     np.testing.assert_allclose(apart - fitted.mahalanobis(opposite), -1000 * cosine, rtol=1e-9)
     assert apart > known.max()
 

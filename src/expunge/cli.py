@@ -347,6 +347,7 @@ _bench.command()(_quiet_libraries()(cli_bench.run))
 _bench.command()(cli_bench.table)
 _bench.command()(_quiet_libraries()(cli_bench.lira))
 _bench.command()(_quiet_libraries()(cli_bench.tofu))
+_bench.command()(_quiet_libraries()(cli_bench.continual))
 app.add_typer(_bench, name="bench")
 
 

@@ -84,6 +84,9 @@ def detectable(config: RunConfig, model: Any, model_config: Any, task: type[Task
     if manifest is not None and method.encoder not in (None, manifest.encoder):
         what = f'it is "{method.encoder}", and the detectors of earlier requests read with "{manifest.encoder}"'
         found.append(Problem("method.encoder", what, "Leave it out: every request of a folder has the same."))
+    if manifest is not None and method.load != manifest.load:
+        what = f'it is "{method.load}", and the adapters of earlier requests are loaded as "{manifest.load}"'
+        found.append(Problem("method.load", what, f"Give the same: --set method.load={manifest.load}."))
     return found
 
 

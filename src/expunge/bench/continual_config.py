@@ -68,7 +68,9 @@ class ContinualConfig:
         for name, wanted in (("data", 1), ("methods", None)):
             count = len(values.get(name, {}))
             if not count or (wanted and count != wanted):
-                found.problems.append(Problem(name, f"{count} are named", f"Name {wanted or 'at least one'}: [{name}.NAME]."))
+                found.problems.append(
+                    Problem(name, f"{count} are named", f"Name {wanted or 'at least one'}: [{name}.NAME].")
+                )
         continual = found.run(Continual.build, values.get("continual", {}))
         if continual is not None and (not continual.requests or not all(continual.requests)):
             way_out = 'Name the classes of each: requests = [["a", "b"], ["c"]].'
@@ -83,4 +85,6 @@ class ContinualConfig:
             seeds=continual.seeds, train_records=continual.train_records, dev_records=continual.dev_records,
             test_records=continual.test_records, epochs=(continual.epochs,), bootstrap=continual.bootstrap,
         )  # fmt: skip
-        return cls(continual, BenchConfig(matrix, recipe, data, {name: (trial,) for name, trial in methods.items()}, {}))
+        return cls(
+            continual, BenchConfig(matrix, recipe, data, {name: (trial,) for name, trial in methods.items()}, {})
+        )

@@ -20,15 +20,16 @@ __all__ = ["O3"]
 class O3(Procedure):
     """Train a LoRA adapter to answer the request wrongly, and a detector that says for which inputs to load it.
 
-    Formula: ``h' = W h + w(x) A B h`` in every linear layer, ``w(x) = max_t w_t(x)`` over the requests' detectors; the
-    adapter by ``CE(forget, wrong targets) + orthogonality * sum over layers and earlier requests of ||A_prev^T A||_F^2``. A
+    Formula: ``h' = W h + sum_t w_t(x) A_t B_t h`` in every linear layer, w_t(x) by request t's detector; an adapter by ``CE(forget, wrong targets) + orthogonality * sum over layers and earlier requests of ||A_prev^T A||_F^2``. A
     detector: an encoder fitted with contrastive entropy plus masked tokens, in every layer Mahalanobis plus gamma times
     cosine distance, a one-class SVM on these, and the mixture weight of Eq. 13 (`expunge.o3`). Targets: a class drawn
     evenly from the others, or a refusal.
 
     Source: Gao et al. 2025, "On Large Language Model Continual Unlearning", ICLR, arXiv 2407.10223, Eq. 3 to 13.
 
-    Ours: the paper's penalty is on the up-projection (its A), the authors' code's on the down-projection: ``projection``. Wrong
+    Ours: each adapter is loaded by its own request's detector. The paper has ``W h + w(x) A B h`` with ``w(x) = max_t w_t(x)``,
+    one weight for all (``load = "all"``); there a later request's adapter, loaded too, can bring back what an earlier one
+    took. The paper's penalty is on the up-projection (its A), the authors' code's on the down-projection: ``projection``. Wrong
     classes are never the record's own; the code may draw it. An adapter a request, each trained on top of the earlier, which
     no later request changes; the code goes on with one. Full epochs, no choice among checkpoints: the code
     keeps the one that is best on retained topics. No thresholds on w; the released evaluation has some set by hand. Covariance
@@ -54,6 +55,9 @@ class O3(Procedure):
     learning_rate: Positive = option(1e-3, "learning rate of the adapter")
     batch_size: PositiveInt = option(16, "records a step")
     answers: tuple[str, ...] = option(REFUSALS, "causal LM: answers to give instead, one drawn for each record")
+    load: Literal["own", "all"] = option(
+        "own", "adapters by their own request's detector each; all: all of them by the largest weight, as in the paper"
+    )
     encoder: str | None = option(
         None, "the detector's encoder: folder or hub id; left out: the model's own, where it is an encoder"
     )
@@ -78,7 +82,7 @@ class O3(Procedure):
                 self.rank, self.orthogonality, self.projection, self.epochs, self.learning_rate, self.batch_size
             ),
             tuning=Tuning(self.encoder_epochs, self.encoder_learning_rate, self.encoder_rank, self.masked),
-            encoder=self.encoder, detector={"gamma": self.gamma, "nu": self.nu, "zeta": self.zeta},
+            encoder=self.encoder, load=self.load, detector={"gamma": self.gamma, "nu": self.nu, "zeta": self.zeta},
             settings={name: value for name, value in self.values().items() if name not in ("encoder", "answers")},
             seed=context.seed, spend=context.spend, note=context.note,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,22 +15,31 @@ __all__ = ["Gate", "add_adapter", "adapted", "plain_weights", "put_adapter", "se
 
 
 class Gate:
-    """How far adapters are loaded: a number for each row of a batch; None loads them whole.
+    """How far adapters are loaded for each row of a batch; None loads them whole.
 
     Attributes:
-        weight: (rows,) or None.
+        weight: (rows,) for all adapters, or (adapters, rows) for each its own; or None.
     """
 
     def __init__(self) -> None:
         self.weight: Tensor | None = None
 
+
+@dataclass(frozen=True)
+class _Loading:
+    """A hook on one adapter's up-projections: ``w(x) * A B h``, row by row."""
+
+    gate: Gate
+    number: int
+
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        """As a hook on up-projections: ``w(x) * A B h``, row by row."""
         del module, args
-        if self.weight is None:
+        weight = self.gate.weight
+        if weight is None:
             return output
+        own = (weight if weight.dim() == 1 else weight[self.number]).to(output)
         # Beams repeat each row, and layers may see rows times tokens: both in the rows' order.
-        each = self.weight.to(output).repeat_interleave(len(output) // len(self.weight))
+        each = own.repeat_interleave(len(output) // len(own))
         return output * each.view(-1, *[1] * (output.dim() - 1))
 
 
@@ -73,8 +83,9 @@ def add_adapter(model: Any, name: str, rank: int, seed: int, gate: Gate | None =
         inject_adapter_in_model(settings, model, adapter_name=name)
     del model.peft_config  # peft's note of it; a second one beside it would make peft warn
     if gate is not None:
+        loading = _Loading(gate, len(_names(model)) - 1)
         for layer in _layers(model):
-            layer.lora_B[name].register_forward_hook(gate)
+            layer.lora_B[name].register_forward_hook(loading)
     set_active(model, [*_names(model)])
     for parameter in weights_of(model, name).values():
         parameter.requires_grad_(True)

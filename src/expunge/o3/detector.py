@@ -45,7 +45,7 @@ class Detector:
         near, further = distances.of_states(used), distances.of_states(rest)
         boundary = Boundary.fit(near, further, nu)
         first, second = boundary.score(near), boundary.score(further)
-        spread = float(second.std(ddof=1)) or float(np.concatenate([first, second]).std())
+        spread = max(float(first.std(ddof=1)), float(second.std(ddof=1)))
         if not spread > 0:
             raise RunError("o3: the detector gives all records of the request one score; are they one text?")
         return cls(distances, boundary, Mixture(float(first.mean()), float(second.mean()), spread, zeta))

@@ -149,7 +149,9 @@ class Encoder(nn.Module):
             words = self._masked_tokens(output, inputs["input_ids"], drawn)
             loss = entropy + words
             if not torch.isfinite(loss):
-                raise RunError(f"o3: the detector's loss is not finite at step {step}. Lower method.encoder_learning_rate.")
+                raise RunError(
+                    f"o3: the detector's loss is not finite at step {step}. Lower method.encoder_learning_rate."
+                )
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, how.max_norm)
             optimizer.step()

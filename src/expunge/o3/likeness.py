@@ -78,7 +78,9 @@ class Distances(_Arrays):
             around = states[:, layer] - mean
             average = float(np.square(around).sum() / n / size)
             if not average > 0:
-                raise RunError("o3: the detector's encoder gives all records of the request one state; are they one text?")
+                raise RunError(
+                    "o3: the detector's encoder gives all records of the request one state; are they one text?"
+                )
             shrinkage = float(ledoit_wolf_shrinkage(around, assume_centered=True))
             _, found, turned = np.linalg.svd(around, full_matrices=False)
             kept = min(max(n - 1, 1), size)

@@ -29,6 +29,7 @@ class Manifest:
         original_sha256: Hash of the original's weights, which no request changes.
         encoder: ``own``, or what the user called the detectors' encoder.
         encoder_sha256: Hash of its weights.
+        load: ``own`` where each adapter is loaded by its own request's detector, ``all`` where all are by the largest weight.
         length: Tokens the detectors read, at most.
         frame: Tokens that the prompt template puts before and behind every prompt.
         requests: What was asked, and what it took: one a request.
@@ -38,6 +39,7 @@ class Manifest:
     original_sha256: str
     encoder: str
     encoder_sha256: str
+    load: str
     length: int
     frame: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     requests: tuple[dict[str, Any], ...] = ()

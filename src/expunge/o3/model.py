@@ -25,8 +25,10 @@ __all__ = ["GatedTokenHead", "O3Model"]
 class O3Model(nn.Module):
     """Usable where a transformers model is: ``h' = W h + w(x) A B h`` in every adapted layer (arXiv 2407.10223, Algorithm 2).
 
-    ``w(x) = max_t w_t(x)`` over the requests' detectors, and ``A B`` is the sum over the requests' adapters, which were
-    trained each on top of the earlier ones: where one is loaded all are. Rows of a batch have weights of their own.
+    Rows of a batch have weights of their own. How several requests' adapters are loaded the manifest says (`Manifest.load`).
+    ``all``: ``w(x) = max_t w_t(x)`` over the requests' detectors, as in the paper, and ``A B`` is the sum over the requests'
+    adapters: where one is loaded all are. ``own``: ``h' = W h + sum_t w_t(x) A_t B_t h``, each by its own request's detector.
+    Either way an adapter was trained with the earlier ones loaded as they will be.
 
     A classifier's input is the whole text. A causal language model's is the prompt: `generate` decides on it, and scoring
     decides on what stands before the answer (of a plain text its first half). What the prompt template adds to every prompt is
@@ -43,7 +45,13 @@ class O3Model(nn.Module):
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, encoder: Encoder, detectors: Sequence[Detector], gate: Gate, manifest: Manifest
+        self,
+        model: Any,
+        tokenizer: Any,
+        encoder: Encoder,
+        detectors: Sequence[Detector],
+        gate: Gate,
+        manifest: Manifest,
     ) -> None:
         super().__init__()
         self.model, self.encoder = model, encoder
@@ -51,7 +59,7 @@ class O3Model(nn.Module):
         self.config = model.config
 
     def detector_weights(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
-        """(T, N) how far each request's detector would load the adapters for rows of tokens, padding left out."""
+        """(R, N) how far each request's detector would load the adapters for rows of tokens, padding left out."""
         kept = [self.without_frame(list(row)) for row in rows]
         return np.stack(
             [
@@ -61,9 +69,13 @@ class O3Model(nn.Module):
         )
 
     def weights(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """(B,) ``w(x)`` of (B, T) tokens, those where (B, T) `mask` is 0 left out."""
+        """(R, B) how far each of R adapters is loaded for (B, T) tokens, those where (B, T) `mask` is 0 left out."""
         rows = [row[kept].tolist() for row, kept in zip(ids.cpu(), mask.cpu().bool(), strict=True)]
-        return torch.from_numpy(self.detector_weights(rows).max(axis=0)).to(ids.device, torch.float32)
+        return torch.from_numpy(self.as_loaded(self.detector_weights(rows))).to(ids.device, torch.float32)
+
+    def as_loaded(self, weights: np.ndarray) -> np.ndarray:
+        """(R, N) how far adapters are loaded where the detectors say (R, N)."""
+        return weights if self.manifest.load == "own" else np.broadcast_to(weights.max(axis=0), weights.shape).copy()
 
     def without_frame(self, row: list[int]) -> list[int]:
         """A prompt without what its template puts before and behind every prompt."""
@@ -76,7 +88,7 @@ class O3Model(nn.Module):
 
     @contextmanager
     def loaded(self, weight: Tensor | None) -> Iterator[None]:
-        """While this lasts, the adapters are loaded that far: (B,) one a row; None leaves it to the detectors."""
+        """While this lasts, adapters are loaded that far: (B,) all, (R, B) each; None leaves it to the detectors."""
         before, self.gate.weight = self.gate.weight, weight
         try:
             yield

@@ -50,7 +50,7 @@ class Learning:
 
 def append(
     model: Any, task: Any, *, records: Encoded, targets: Encoded, ids: Sequence[str], learning: Learning, tuning: Tuning,
-    encoder: str | None, detector: dict[str, float], settings: dict[str, Any], seed: int, spend: Callable[[float], None],
+    encoder: str | None, load: str, detector: dict[str, float], settings: dict[str, Any], seed: int, spend: Callable[[float], None],
     note: Note,
 ) -> O3Model:  # fmt: skip
     """The model with one more request: a plain model's first, or the next of an O3 model. The given one is used up.
@@ -64,6 +64,7 @@ def append(
         learning: How the adapter is trained.
         tuning: How the detector's encoder is fitted.
         encoder: Folder or hub id of the detector's encoder; None: the original's own, or that of the O3 model.
+        load: ``own`` or ``all``, as in `Manifest`, where this is the first request.
         detector: ``gamma``, ``nu`` and ``zeta``.
         settings: What the manifest keeps of all this.
         seed: Seed of everything drawn.
@@ -76,7 +77,7 @@ def append(
     """
     if found := too_few(len(records)):
         raise UsageError(found)
-    made = model if isinstance(model, O3Model) else _first(model, task, encoder)
+    made = model if isinstance(model, O3Model) else _first(model, task, encoder, load)
     number = len(made.detectors) + 1
     name = request_name(number)
     own_seed = int(np.random.default_rng([seed, 20, number]).integers(2**31))
@@ -88,7 +89,7 @@ def append(
     states = made.encoder.states(rows, name)
     fitted = Detector.fit(states[used], states[rest], **detector)
     passes += len(rows) / 3
-    trained, steps = _train(made, task, targets, name, learning, own_seed, note)
+    trained, steps = _train(made, task, targets, _beside(made, rows), name, learning, own_seed, note)
     spend(passes + trained)
 
     made.detectors.append(fitted)
@@ -129,7 +130,7 @@ def prompts(records: Encoded, task: Any) -> list[list[int]]:
     return [list(row[:length]) for row, length in zip(records.input_ids, lengths, strict=True)]
 
 
-def _first(model: Any, task: Any, encoder: str | None) -> O3Model:
+def _first(model: Any, task: Any, encoder: str | None, load: str) -> O3Model:
     """An O3 model without any request."""
     hashed = weights_sha256(model)
     model.requires_grad_(False).eval()
@@ -140,7 +141,7 @@ def _first(model: Any, task: Any, encoder: str | None) -> O3Model:
         reading.to(next(model.parameters()).device)
     manifest = Manifest(
         auto_class=task.auto_class, original_sha256=hashed, encoder=OWN if encoder is None else encoder,
-        encoder_sha256=weights_sha256(reading.model), length=reading.length, frame=_frame(task),
+        encoder_sha256=weights_sha256(reading.model), load=load, length=reading.length, frame=_frame(task),
     )  # fmt: skip
     return O3Model(model, task.tokenizer, reading, [], Gate(), manifest)
 
@@ -156,10 +157,24 @@ def _frame(task: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(one[:before]), tuple(one[len(one) - behind :])
 
 
+def _beside(made: O3Model, rows: list[list[int]]) -> torch.Tensor:
+    """(R + 1, N) how far the R earlier adapters, and last the new one, are loaded for records of the new request.
+
+    The new one, and where all are loaded together the earlier ones too, are loaded whole.
+    """
+    weights = np.ones((len(made.detectors) + 1, len(rows)))
+    if made.detectors and made.manifest.load == "own":
+        weights[:-1] = made.detector_weights(rows)
+    return torch.from_numpy(weights).float()
+
+
 def _train(
-    made: O3Model, task: Any, targets: Encoded, name: str, how: Learning, seed: int, note: Note
+    made: O3Model, task: Any, targets: Encoded, weights: torch.Tensor, name: str, how: Learning, seed: int, note: Note
 ) -> tuple[float, int]:
-    """Train the adapter of that name on top of the earlier ones; example-passes and steps it took."""
+    """Train the adapter of that name beside the earlier ones; example-passes and steps it took.
+
+    `weights` is what `_beside` gives.
+    """
     model = made.model
     add_adapter(model, name, how.rank, seed, made.gate)
     own = weights_of(model, name)
@@ -180,11 +195,14 @@ def _train(
         order = order or rng.permutation(len(targets)).tolist()
         chosen, order = order[: how.batch_size], order[how.batch_size :]
         batch = task.collate(targets, chosen).to(device)
-        wrong = cross_entropy(head, head.run(model, batch), batch.labels)
+        with made.loaded(weights[:, chosen].to(device)):
+            wrong = cross_entropy(head, head.run(model, batch), batch.labels)
         apart = how.orthogonality * overlap([_columns(p, how) for p in current], earlier)
         loss = wrong + apart
         if not torch.isfinite(loss):
-            raise RunError(f"o3: the loss is not finite at step {step}. Nothing was written. Lower method.learning_rate.")
+            raise RunError(
+                f"o3: the loss is not finite at step {step}. Nothing was written. Lower method.learning_rate."
+            )
         loss.backward()
         nn.utils.clip_grad_norm_(own.values(), _MAX_NORM)
         optimizer.step()
