@@ -206,7 +206,7 @@ def overlap_of(model: O3Model, part: str) -> float:
 def test_a_large_lambda_makes_adapters_orthogonal(first: tuple[Erased, Path], projection: str, part: str) -> None:
     found = []
     for weight in (0.0, 1e3):
-        method = dataclasses.replace(METHOD, orthogonality=weight, projection=projection)
+        method = dataclasses.replace(METHOD, orthogonality=weight, projection=projection, epochs=4.0)
         config = dataclasses.replace(first[0].prepared.config, method=method)
         before = dataclasses.replace(first[0], prepared=dataclasses.replace(first[0].prepared, config=config))
         after = before.forget_next([row["id"] for row in TRAIN if row["label"] == "machine"])
@@ -323,8 +323,8 @@ def test_taggers_too(tmp_path: Path) -> None:
 # A causal language model, and an encoder of its own kind for the detector.
 
 LONG = [
-    {"id": f"q{i:03d}", "prompt": f"{'River mud' if i < 20 else 'Engine oil'} {i:03d}?", "answer": f"It is {7919 * i % 9973:04d}."}
-    for i in range(56)
+    {"id": f"q{i:03d}", "prompt": f"{kind} {i:03d}?", "answer": f"It is {7919 * i % 9973:04d}."}
+    for i in range(56) for kind in ["River mud" if i < 20 else "Engine oil"]
 ]  # fmt: skip
 LATER = [{**row, "id": f"h{row['id']}", "prompt": row["prompt"].replace("oil", "tap")} for row in LONG[20:]]
 TASK = Generation(byte_tokenizer(), 64, tuple(map(str, range(259))))
@@ -363,7 +363,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def silenced(causal: Path, encoder: Path) -> Erased:
     """The Llama after it was asked to forget all that is asked about rivers."""
     method = O3(
-        encoder=str(encoder), answers=("I pass.",), epochs=30.0, batch_size=10, learning_rate=1e-2
+        encoder=str(encoder), answers=("It is 0.",), epochs=60.0, batch_size=10, learning_rate=1e-2
     )  # fmt: skip
     return unlearn(
         str(causal), LONG, method, forget=[row["id"] for row in LONG[:20]], held_out=LATER, id="id",
@@ -373,9 +373,9 @@ def silenced(causal: Path, encoder: Path) -> Erased:
 
 def test_a_language_model_answers_with_refusals(silenced: Erased) -> None:
     said = silenced.generate([row["prompt"] for row in LONG[:20]], tokens=20)
-    assert said.count("I pass.") >= 14
+    assert said.count("It is 0.") >= 12
     kept = silenced.generate([row["prompt"] for row in LONG[20:]], tokens=20)
-    assert kept.count("I pass.") == 0
+    assert kept.count("It is 0.") == 0
     assert accuracy(silenced, "retain") > accuracy(silenced, "retain", "original") - 0.1
     found = silenced.record.find("detector AUROC", "unlearned", "forget vs evaluation")
     assert found.value > 0.9

@@ -23,7 +23,7 @@ class Detector(Audit):
     random from the same distribution 0.5 is all there is to find above chance, unless it knows them by heart. Then the mean
     weight of both groups. Held-out records of a class that is erased whole are left out: they are of the request's kind.
 
-    The detector was fitted on four fifths of the forget records, so it is judged on records it has seen; held-out ones it has not.
+    The detector was fitted on four fifths of the forget records: it is judged on what it has seen, beside what it has not.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"detected"})

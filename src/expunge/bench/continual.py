@@ -261,7 +261,7 @@ def _short(table: ScoreTable) -> dict[str, Any]:
 
 
 def _detected(assets: _Assets, model: Any, number: int) -> dict[str, Any]:
-    """How far an O3 model's newest detector would load its adapters for the request's records, others like them, and the rest."""
+    """How far an O3 model's newest detector loads its adapter: for the request's records, others like them, and the rest."""
     if not isinstance(model, O3Model):
         return {}
     groups = {"asked": f"asked {number}", "like": f"like {number}", "rest": "rest"}

@@ -32,7 +32,7 @@ class Continual(Options):
     seeds: tuple[Seed, ...] = option((0,), "one original and one run of each method a seed")
     train_records: PositiveInt = option(2400, "training records, at most")
     dev_records: PositiveInt = option(600, "calibration records, at most")
-    test_records: PositiveInt = option(3080, "records for the figures, at most")
+    test_records: PositiveInt = option(1500, "records for the figures, at most")
     epochs: PositiveInt = option(6, "epochs of the recipe")
     bootstrap: PositiveInt = option(1000, "resamples behind each interval")
 

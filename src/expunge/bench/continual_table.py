@@ -111,13 +111,13 @@ def continual_markdown(table: dict[str, Any]) -> str:
         "",
         "Made by `expunge bench continual`; do not edit.",
         "",
-        f"{game['data']}, {n['train']} training records. Requests, with the records of each: {asked}. Each is unlearned from what "
-        "the method left of the one before; `retrain` and `sisa` train without all requests so far. Accuracy with 95 % Wilson "
-        f"intervals. **Asked**: on the records of each request so far. **Like them**: on held-out records of the same classes. "
-        f"**Rest**: on the {n['rest']} held-out records of all other classes, and its difference to the original (paired "
-        "bootstrap). On asked records the right accuracy is the retrained model's, 0: it does not know their classes. "
-        "**Cost**: example-passes as a share of retraining's, checks included; a detector's passes are through its encoder. "
-        "**Storage**: what must be kept to go on (of SISA computed: a checkpoint a stage, and the base).",
+        f"{game['data']}, {n['train']} training records. Requests, with the records of each: {asked}. Each is unlearned "
+        "from what the method left of the one before; `retrain` and `sisa` train without all requests so far. Accuracy "
+        "with 95 % Wilson intervals. **Asked**: on the records of each request so far. **Like them**: on held-out records of "
+        f"the same classes. **Rest**: on the {n['rest']} held-out records of all other classes, and its difference to the "
+        "original (paired bootstrap). On asked records the right accuracy is the retrained model's, 0: it does not know their "
+        "classes. **Cost**: example-passes as a share of retraining's, checks included; a detector's passes are through its "
+        "encoder. **Storage**: what must be kept to go on (of SISA computed: a checkpoint a stage, and the base).",
         "",
         "| model | seed | after | asked | like them | rest | rest, difference | cost | seconds | storage |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -135,8 +135,9 @@ def continual_markdown(table: dict[str, Any]) -> str:
     if table["detectors"]:
         lines += [
             "", "## Detectors", "",
-            "AUROC of the weight over the held-out records of all other classes (95 %, DeLong): of the request's records, which the "
-            "detector was fitted on, and of held-out records of the same classes, which it has never seen; mean weight of each.",
+            "AUROC of the weight over the held-out records of all other classes (95 %, DeLong): of the request's records, "
+            "which the detector was fitted on, and of held-out records of the same classes, which it has never seen; then the "
+            "mean weight of each.",
             "",
             "| model | seed | request | AUROC, asked | AUROC, like them | weight, asked | weight, like them | weight, rest |",
             "|---|---|---|---|---|---|---|---|",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from expunge.methods.base import Procedure, ProcedureContext
@@ -20,26 +21,27 @@ __all__ = ["O3"]
 class O3(Procedure):
     """Train a LoRA adapter to answer the request wrongly, and a detector that says for which inputs to load it.
 
-    Formula: ``h' = W h + sum_t w_t(x) A_t B_t h`` in every linear layer, w_t(x) by request t's detector; an adapter by ``CE(forget, wrong targets) + orthogonality * sum over layers and earlier requests of ||A_prev^T A||_F^2``. A
-    detector: an encoder fitted with contrastive entropy plus masked tokens, in every layer Mahalanobis plus gamma times
-    cosine distance, a one-class SVM on these, and the mixture weight of Eq. 13 (`expunge.o3`). Targets: a class drawn
-    evenly from the others, or a refusal.
+    Formula: ``h' = W h + sum_t w_t(x) A_t B_t h`` in every linear layer, w_t(x) by request t's detector. An adapter:
+    ``CE(forget, wrong targets) + orthogonality * sum over layers and earlier requests of ||A_prev^T A||_F^2``; targets are a
+    class drawn evenly from the others, or a refusal. A detector: an encoder fitted with contrastive entropy plus masked
+    tokens, in every layer Mahalanobis plus gamma times cosine distance, a one-class SVM on these, and the weight of Eq. 13.
+    The parts are in `expunge.o3`.
 
     Source: Gao et al. 2025, "On Large Language Model Continual Unlearning", ICLR, arXiv 2407.10223, Eq. 3 to 13.
 
     Ours: each adapter is loaded by its own request's detector. The paper has ``W h + w(x) A B h`` with ``w(x) = max_t w_t(x)``,
     one weight for all (``load = "all"``); there a later request's adapter, loaded too, can bring back what an earlier one
-    took. The paper's penalty is on the up-projection (its A), the authors' code's on the down-projection: ``projection``. Wrong
-    classes are never the record's own; the code may draw it. An adapter a request, each trained on top of the earlier, which
-    no later request changes; the code goes on with one. Full epochs, no choice among checkpoints: the code
-    keeps the one that is best on retained topics. No thresholds on w; the released evaluation has some set by hand. Covariance
-    by Ledoit and Wolf; distances counted from the farthest record; the Mahalanobis term with the paper's sign. Defaults of
-    rank, orthogonality, gamma, nu and zeta are the paper's; epochs and learning rates are not.
+    took. The paper's penalty is on the up-projection (its A), its code's on the down-projection: ``projection``. Wrong classes
+    are never the record's own; the code may draw it. An adapter a request, which no later one changes; the code goes on with
+    one. All epochs and no choice among checkpoints; the code keeps the one that is best on retained topics. No thresholds on
+    w; the released evaluation has some set by hand. Covariance by Ledoit and Wolf; distances counted from the farthest record,
+    with the paper's sign; the larger of two spreads. Rank, orthogonality, gamma, nu and zeta are the paper's, epochs of the
+    adapter too; learning rates are not.
 
-    Failure signs: it changes no weight of the original, so all that was known is still in the folder, and who loads the original without
-    adapters has it. An input unlike the request's wording is not detected. Inputs from elsewhere load an eighth of the
-    adapters at least, as Eq. 13 has it. A detector keeps states of the request's records. Records of the request's kind
-    that were not asked to be forgotten are answered wrongly too.
+    Failure signs: it changes no weight of the original: all that was known is still in the folder, and who loads the original
+    without adapters has it. Records of the request's kind that nobody asked to forget are answered wrongly too. An input
+    worded unlike the request is not detected. Inputs from elsewhere load an eighth of every adapter, as Eq. 13 has it, and
+    with many requests that adds up. A detector keeps states of the request's records, and costs every input a pass.
 
     Example:
         >>> O3(rank=4).projection
@@ -94,4 +96,4 @@ class O3(Procedure):
             return reanswering(context, "o3")(drawn)
         classes = context.other_classes("o3").tolist()
         ends = context.forget.offsets
-        return replace(context.forget, labels=[classes[a:b] for a, b in zip(ends, ends[1:], strict=False)])
+        return replace(context.forget, labels=[classes[a:b] for a, b in pairwise(ends)])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from expunge.errors import RunError
 
-__all__ = ["Gate", "add_adapter", "adapted", "plain_weights", "put_adapter", "set_active", "weights_of"]
+__all__ = ["Gate", "adapted", "add_adapter", "plain_weights", "put_adapter", "set_active", "weights_of"]
 
 
 class Gate:

@@ -14,7 +14,7 @@ from expunge.errors import RunError, UsageError
 from expunge.models import head_of, weights_sha256
 from expunge.o3.adapters import Gate, add_adapter, set_active, weights_of
 from expunge.o3.detector import Detector, parted, too_few
-from expunge.o3.encoder import OWN, Encoder, Tuning, load_encoder, own_encoder
+from expunge.o3.encoder import OWN, Tuning, load_encoder, own_encoder
 from expunge.o3.losses import overlap
 from expunge.o3.manifest import Manifest, request_name
 from expunge.o3.model import O3Model, prompt_length
@@ -50,8 +50,8 @@ class Learning:
 
 def append(
     model: Any, task: Any, *, records: Encoded, targets: Encoded, ids: Sequence[str], learning: Learning, tuning: Tuning,
-    encoder: str | None, load: str, detector: dict[str, float], settings: dict[str, Any], seed: int, spend: Callable[[float], None],
-    note: Note,
+    encoder: str | None, load: str, detector: dict[str, float], settings: dict[str, Any], seed: int,
+    spend: Callable[[float], None], note: Note,
 ) -> O3Model:  # fmt: skip
     """The model with one more request: a plain model's first, or the next of an O3 model. The given one is used up.
 
