@@ -36,6 +36,7 @@ LAYERS = [
     {
         "models",
         "sisa",
+        "o3",
         "offset",
         "data.condition",
         "data.conll",
@@ -88,6 +89,7 @@ LAYERS = [
     {"unlearning", "conformance_stage"},
     {"conformance"},
     {"conformance_audits"},
+    {"model_kinds"},
     {"suitability", "neighbours", "chosen_audits"},
     {"checks"},
     {"history.section", "history.write", "next_request"},

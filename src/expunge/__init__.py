@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from expunge.methods.kga import KGA
     from expunge.methods.leave_out_margins import LeaveOutMargins
     from expunge.methods.npo import NPO
+    from expunge.methods.o3 import O3
     from expunge.methods.offset import Offset
     from expunge.methods.pdu import PDU
     from expunge.methods.random_labels import RandomLabels
@@ -66,6 +67,7 @@ _HOME = {
     "LeaveOutMargins": "methods.leave_out_margins",
     "Method": "methods.base",
     "NPO": "methods.npo",
+    "O3": "methods.o3",
     "Offset": "methods.offset",
     "PDU": "methods.pdu",
     "Procedure": "methods.base",
@@ -114,6 +116,7 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "LeaveOutMargins",
     "Method",
     "NPO",
+    "O3",
     "Offset",
     "PDU",
     "Procedure",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from expunge import adapter, registry, suitability
+from expunge import adapter, model_kinds, registry, suitability
 from expunge.chosen_audits import chosen_audits, lacking
 from expunge.config import Recipe, RequestConfig, RunConfig
 from expunge.data import sources
@@ -132,7 +132,8 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
         names = found.run(task.names, model_config, tokenizer, config.data.labels)
     found.problems.extend(template_problems(config.model.template))
     found.problems.extend(_fits(config, task, model_config))
-    found.problems.extend(found.run(suitability.beside, config, inputs.model, model_config, tokenizer, task) or [])
+    found.problems.extend(found.run(model_kinds.beside, config, inputs.model, model_config, tokenizer, task) or [])
+    found.problems.extend(model_kinds.detectable(config, inputs.model, model_config, task))
     found.problems.extend(adapter.problems(config.training.lora_rank))
     kind = Kind(task, names) if task is not None and names else None
     training = found.run(picked, config, read, "data.train", source) if read else None
@@ -143,6 +144,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     request = None
     if train is not None and (ids or selected or config.request.fraction is not None):
         request = found.run(resolve, train, ids, config.request, selected)
+        found.problems.extend(model_kinds.enough(config, request))
     known = bool(config.privacy.salt_file) or salt_path().exists()
     salt = found.run(read_salt, config.privacy.salt_file) if known else None
     history, held, strange = None, {}, 0
@@ -171,7 +173,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
         way_out = "Name the model the original was fine-tuned from: --base PATH."
         name = registry.name_of("methods", type(config.method))
         found.problems.append(Problem("retrain.base", f"{name} needs the base model, and none is named", way_out))
-    audits = found.run(chosen_audits, config.audit, task)
+    audits = found.run(chosen_audits, config.audit, task, config.method)
     found.problems.extend(lacking(config, audits or {}, train))
     max_length = None
     if tokenizer and model_config:

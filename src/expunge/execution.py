@@ -24,6 +24,8 @@ from expunge.fit import device, fit, plain
 from expunge.generating import own_answers
 from expunge.history.section import group_of
 from expunge.layer_states import sample_units
+from expunge.o3.model import O3Model
+from expunge.o3.request import account as o3_account
 from expunge.offset.ensemble import OffsetModel
 from expunge.progress import Progress
 from expunge.record import RunRecord
@@ -101,6 +103,8 @@ class Run:
         if isinstance(model, Ensemble):
             outcome.log.update(account(model))
             whole = whole or model.manifest.plan.epochs * len(encoded["retain"])
+        elif isinstance(model, O3Model):
+            outcome.log.update(o3_account(model))
         if dtype != torch.float32:  # what is measured is what will be saved
             model.to(dtype).to(torch.float32)
         unlearned = self._score(model, encoded, "unlearned")

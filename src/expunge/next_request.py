@@ -12,8 +12,8 @@ from expunge.data.request import mentioning, read_request, resolve
 from expunge.errors import Problem, UsageError
 from expunge.history.earlier import History, held_records, kept_out
 from expunge.history.link import Link
+from expunge.model_kinds import unfit_kind
 from expunge.reading import Kind, content_key, read_columns, read_records
-from expunge.suitability import unfit_kind
 
 __all__ = ["next_request"]
 

@@ -252,10 +252,12 @@ class Procedure(Options):
     Attributes:
         needs_base: Whether it trains from the base model: the run then needs `retrain.base` and `retrain.recipe`.
         units: What it can forget, as `Method.units`.
+        audits: Audits that a run of it has beside the task's.
     """
 
     needs_base: ClassVar[bool] = False
     units: ClassVar[frozenset[str]] = frozenset({"classes", "tokens"})
+    audits: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def section(cls) -> str:
