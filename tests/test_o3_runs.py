@@ -16,7 +16,7 @@ import expunge
 from conftest import Job
 from expunge import O3, AuditConfig, Erased, UsageError, unlearn
 from expunge.checks import Inputs, check
-from expunge.config import ModelConfig, Recipe, RequestConfig, RunConfig
+from expunge.config import ModelConfig, PrivacyConfig, Recipe, RequestConfig, RunConfig
 from expunge.fit import train
 from expunge.models import head_of, load_model, weights_sha256
 from expunge.o3.adapters import plain_weights, weights_of
@@ -270,7 +270,10 @@ def test_what_does_not_fit_is_refused_before_weights_load(
     refused(r"is a llama model, no encoder of texts\. Name an encoder", model=model, method=O3(encoder=str(decoder)))
     refused(r"method\.encoder: .*is no folder", model=model, method=O3(encoder="./nowhere"))
     refused(
-        "the model has O3's adapters and detectors; no other method fits it", model=folder, method="deepcut", **salt
+        "the model is one with O3's adapters and detectors; no other method fits it",
+        model=folder,
+        method="deepcut",
+        **salt,
     )
     refused(r"the detectors of earlier requests read with \"own\"", model=folder, method=O3(encoder=model), **salt)
     refused(r"method\.answers: there is none", model=model, method=O3(answers=()))
@@ -280,8 +283,8 @@ def test_what_does_not_fit_is_refused_before_weights_load(
     refused(r"lacks request-1/detector\.safetensors", model=str(broken), **salt)
     (broken / "o3.json").write_text("{}", encoding="utf-8")
     refused(r"o3\.json of .* cannot be read", model=str(broken), **salt)
-    find = expunge.suitability.find_spec
-    monkeypatch.setattr("expunge.suitability.find_spec", lambda name: None if name == "peft" else find(name))
+    find = expunge.model_kinds.find_spec
+    monkeypatch.setattr("expunge.model_kinds.find_spec", lambda name: None if name == "peft" else find(name))
     monkeypatch.setattr("expunge.o3.folder.find_spec", lambda name: None if name == "peft" else find(name))
     refused(r"o3 needs peft, which is not installed\. Install it: pip install 'expunge\[peft\]'", model=model)
     refused("holds LoRA adapters, which need peft", model=folder, **salt)
@@ -415,8 +418,10 @@ def test_a_language_models_folder_and_its_next_request(silenced: Erased, tmp_pat
     asked = [row["prompt"] for row in LONG[18:22]]
     assert dataclasses.replace(silenced, model=again).generate(asked) == silenced.generate(asked)
     assert weights_sha256(again.encoder.model) == weights_sha256(silenced.model.encoder.model)
+    (tmp_path / "salt").write_bytes(silenced.prepared.salt)
     config = dataclasses.replace(
         silenced.prepared.config, method=O3(epochs=2.0), model=ModelConfig(path=str(tmp_path / "one")),
+        privacy=PrivacyConfig(salt_file=str(tmp_path / "salt")),
         request=RequestConfig(ids=tuple(row["id"] for row in LONG[20:32])),
     )  # fmt: skip
     prepared = check(config, Inputs(train=LONG, held_out=LATER))
