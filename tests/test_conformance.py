@@ -54,7 +54,7 @@ def test_methods_say_where_they_push_forget_units() -> None:
         "deepcut-calibrated",
         "dpo",
         "kga",
-        "leave-out-margins",
+        "leave-out",
         "pdu",
         "rmu",
         "scrub",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from expunge.methods.gradient_ascent import GradientAscent
     from expunge.methods.gradient_difference import GradientDifference
     from expunge.methods.kga import KGA
-    from expunge.methods.leave_out_margins import LeaveOutMargins
+    from expunge.methods.leave_out import LeaveOut
     from expunge.methods.npo import NPO
     from expunge.methods.o3 import O3
     from expunge.methods.offset import Offset
@@ -64,7 +64,7 @@ _HOME = {
     "GradientDifference": "methods.gradient_difference",
     "KGA": "methods.kga",
     "KernelDeepCUT": "methods.deepcut_kernel",
-    "LeaveOutMargins": "methods.leave_out_margins",
+    "LeaveOut": "methods.leave_out",
     "Method": "methods.base",
     "NPO": "methods.npo",
     "O3": "methods.o3",
@@ -113,7 +113,7 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "GradientDifference",
     "KGA",
     "KernelDeepCUT",
-    "LeaveOutMargins",
+    "LeaveOut",
     "Method",
     "NPO",
     "O3",

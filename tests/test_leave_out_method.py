@@ -1,4 +1,4 @@
-"""Leave-out margins: targets and loss by hand, and what they leave on a small language model."""
+"""Leave-out: targets and loss by hand, and what they leave on a small language model."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 import expunge
 from expunge.config import AuditConfig, Recipe, StopConfig, TrainingConfig
 from expunge.errors import UsageError
 from expunge.fit import train
-from expunge.methods.leave_out_margins import LeaveOutMargins
+from expunge.methods.leave_out import LeaveOut
 from expunge.models import head_of, load_model, weights_of_base
 from expunge.step import Scores, Step
 from expunge.tasks.base import Encoded
@@ -35,39 +34,45 @@ def encoded(rows: list[dict[str, str]]) -> Encoded:
 
 
 def test_the_loss_by_hand() -> None:
-    """Two tokens with logits (log 3, 0) have the log-odds log 3 of the first. Targets log 3 - 1 and log 3 - .2: beyond beta a
-    distance d counts d - beta/2 = .75, within it d^2 / (2 beta) = .04. Mean .395, twice that with gamma 2."""
+    """Two records, of two tokens and of one, each token with logits (log 3, 0): a loss of log(4/3) = .288 where it is the
+    first, of log 4 = 1.386 where it is the second. Means: (.288 + 1.386) / 2 = .837 and .288. Targets 1.837 and .388: beyond
+    beta = .2 a distance d counts d - beta/2 = .9, within it d^2 / (2 beta) = .025. Mean .4625, twice that with gamma 2."""
     layer = nn.Linear(2, 2, bias=False)
     layer.weight.data = torch.eye(2)
-    method = LeaveOutMargins(gamma=2.0, beta=0.5, retain="none")
-    own = torch.tensor(3.0).log()
-    place = torch.arange(2)
+    method = LeaveOut(gamma=2.0, beta=0.2, retain="none")
     forget = Scores(
-        hidden=torch.tensor([[3.0, 1.0], [3.0, 1.0]]).log(), logits=None, labels=torch.zeros(2, dtype=torch.long),
-        record_index=place, unit_index=place, allowed=method.reads, group="forget", head=TokenHead(layer),
+        hidden=torch.tensor([[3.0, 1.0]] * 3).log(), logits=None, labels=torch.tensor([0, 1, 0]),
+        record_index=torch.tensor([4, 4, 7]), unit_index=torch.arange(3), allowed=method.reads, group="forget",
+        head=TokenHead(layer),
     )  # fmt: skip
-    step = Step(forget, forget, 0, {"margins": torch.stack([own - 1, own - 0.2])})
-    assert {name: part.item() for name, part in method.loss(step).items()} == pytest.approx({"forget": 0.79})
+    likely, not_likely = torch.tensor(4 / 3).log(), torch.tensor(4.0).log()
+    long, short = (likely + not_likely) / 2 + 1, likely + 0.1
+    step = Step(forget, forget, 0, {"losses": torch.stack([long, long, short])})
+    assert {name: part.item() for name, part in method.loss(step).items()} == pytest.approx({"forget": 0.925}, rel=1e-5)
 
 
 def records(count: int) -> Encoded:
-    return Encoded([[0, 0]] * count, None, [(0,)] * count, units=[(1,)] * count)
+    return Encoded([[0, 0, 0]] * count, None, [(0, 0)] * count, units=[(1, 2)] * count)
 
 
-def test_a_target_is_what_the_original_gives_tokens_never_seen_at_the_same_place() -> None:
-    """To the base 49 calibration tokens have log-odds -24 to 24 tenths, to the original 3 more each. A forget token where the
-    tenth, the middle one and the fortieth stand to the base belongs where these stand to the original, whatever the
-    original makes of it."""
-    never = torch.arange(-24, 25) / 10
+def test_a_target_is_the_loss_of_never_seen_records_at_the_same_place() -> None:
+    """To the base 49 calibration records have losses of 1.1 to 5.9 in steps of a tenth, to the original half as much. A forget
+    record with the loss of the tenth, the middle one or the fortieth belongs where these stand to the original. Each has two
+    tokens, one of the loss and a half more, one of as much less."""
+    never = 1.1 + torch.arange(49) / 10
     own = never[[9, 24, 39]]
-    told = {("base", 49): never, ("original", 49): never + 3.0, ("base", 3): own}
+    told = {("base", 49): never, ("original", 49): never / 2, ("base", 3): own}
+
+    def states(model: str, part: Encoded) -> tuple[torch.Tensor, None]:
+        losses = told[model, len(part)]
+        return -torch.stack([losses + 0.5, losses - 0.5], dim=1).flatten(), None
+
     context: Any = SimpleNamespace(
-        forget=records(3), model="original", rewound=lambda share: "base" if share == 0 else None,
+        forget=records(3), model="original", rewound=lambda share: "base" if share == 0 else None, states=states,
         drawn=lambda what, most: records(49) if what == "calibration" else None,
-        states=lambda model, part: (functional.logsigmoid(told[model, len(part)].double()), None),
     )  # fmt: skip
-    state = LeaveOutMargins().prepare(context)
-    assert state["margins"].numpy() == pytest.approx((own + 3.0).numpy(), abs=0.06), "within a step of a tenth"
+    state = LeaveOut().prepare(context)
+    assert state["losses"].numpy() == pytest.approx((own / 2).repeat_interleave(2).numpy(), abs=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +105,7 @@ def losses(model: object, rows: list[dict[str, str]]) -> float:
 def erased(original: Path, base: Path | None, **changes: object) -> expunge.Erased:
     training = {"epochs": 60.0, "min_steps": 1, "batch_size": 4, "learning_rate": 1e-3, **changes}
     return expunge.unlearn(
-        str(original), ROWS, LeaveOutMargins(), forget=FORGET, held_out=HELD, id="id",
+        str(original), ROWS, LeaveOut(), forget=FORGET, held_out=HELD, id="id",
         training=TrainingConfig(**training),  # pyright: ignore[reportArgumentType]
         base=None if base is None else str(base), stop=StopConfig(rule="none"),
         audit=AuditConfig(audits=("membership",), bootstrap=50),
@@ -130,5 +135,5 @@ def test_a_base_is_found_under_an_adapter(base: Path, original: Path) -> None:
 
 
 def test_without_a_base_it_is_refused_before_weights_load(original: Path) -> None:
-    with pytest.raises(UsageError, match="leave-out-margins needs the base model, and none is named"):
+    with pytest.raises(UsageError, match="leave-out needs the base model, and none is named"):
         erased(original, None)
