@@ -26,7 +26,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_options_in_the_docs_exist(page: Path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     known = ""
-    for command in ("run", "check", "plan", "audit", "records", "report", "demo", "init", "list", "show", "train-sisa"):
+    commands = ("run", "check", "plan", "audit", "records", "report", "demo", "init", "list", "show", "train-sisa")
+    for command in (*commands, "history", "verify"):
         monkeypatch.setattr(sys, "argv", ["expunge", command, "--help"])
         with pytest.raises(SystemExit):
             cli.main()

@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification
 from expunge import AuditConfig, UsageError, unlearn
 from expunge.config import Recipe
 from expunge.errors import RunError
+from expunge.history.verify import verify
 from expunge.models import find_head, load_model, weights_sha256
 from expunge.progress import ConsoleProgress, Progress
 from expunge.scoring import score
@@ -210,6 +211,21 @@ def test_a_run_reports_its_real_cost_and_names_nobody(place: Place, tmp_path: Pa
     assert weights(tmp_path / "second") == weights(place.trained(without(gone, following)))
     with pytest.raises(UsageError, match="1 of the requested records was erased from this SISA folder before"):
         unlearn(str(tmp_path / "erased"), ROWS, "sisa", forget=[gone["id"], following["id"]], **ask)
+
+    by_folder = unlearn(str(tmp_path / "erased"), ROWS, "sisa", forget=[following["id"]], **ask)
+    by_folder.save(tmp_path / "by-folder")
+    assert weights(tmp_path / "by-folder") == weights(tmp_path / "second")
+    assert by_folder.record.history["kept_out"] == 1
+    assert by_folder.record.history["earlier"][0]["held"] == 1
+    for name in ("second", "by-folder"):
+        found = verify(tmp_path / name)
+        assert found.ok, found.wrong
+        assert [link.marks for link in found.links] == [(Ledger(SALT).mark(row["id"]),) for row in (gone, following)]
+    shard = next((tmp_path / "second").glob("shard-*/*/*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+    assert verify(tmp_path / "second").wrong == [
+        f"{shard.relative_to(tmp_path / 'second').as_posix()} is not the file that request 2 left (other SHA-256)."
+    ]
 
 
 def test_erased_records_may_stay_in_the_data_or_go(place: Place, tmp_path: Path) -> None:

@@ -45,16 +45,13 @@ def next_request(
     ids = read_request(request, data.id, content_key(config, kind), None, data.format)
     selected = _selected(before, request)
     history = (before.history or History((), before.salt)).followed_by(link)
-    given = []
-    for source in (*config.request.past, *past):
+    given = [("", records) for records in before.past.values()]
+    for source in past:
         columns = read_columns(config, source, "", "request.past", data.train_split)
-        given.append((str(source)[:60], read_records(columns, config, kind, "request.past", True)))
+        given.append(("the records given", read_records(columns, config, kind, "request.past", True)))
     resolved = kept_out(history, train, resolve(train, ids, request, selected), ids, again=request.again)
     held, strange = held_records(history, train, given)
-    known = {number: records for number, records in before.past.items() if number not in held}
-    return replace(
-        before, config=config, request=resolved, model=model, history=history, past={**known, **held}, strange=strange
-    )
+    return replace(before, config=config, request=resolved, model=model, history=history, past=held, strange=strange)
 
 
 def _asked(before: Prepared, asked: Sequence[str] | RequestConfig) -> RequestConfig:

@@ -188,7 +188,7 @@ def held_records(
     Args:
         history: Of the model.
         train: The training data; records of earlier requests that are still in them count as held.
-        given: Where further records come from, and these.
+        given: Where further records come from (nothing for those that are known to be of earlier requests), and these.
 
     Returns:
         Number of the request -> its records, each once; and how many of the given are of no earlier request.
