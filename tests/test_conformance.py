@@ -54,6 +54,7 @@ def test_methods_say_where_they_push_forget_units() -> None:
         "deepcut-calibrated",
         "dpo",
         "kga",
+        "leave-out-margins",
         "pdu",
         "rmu",
         "scrub",
@@ -62,6 +63,7 @@ def test_methods_say_where_they_push_forget_units() -> None:
     assert {name for name, where in found.items() if where == "nowhere"} == {"finetune"}
     assert {name for name, where in found.items() if where is None} == {
         "deepcut-kernel",
+        "o3",
         "retrain",
         "sisa",
         "task-vector",

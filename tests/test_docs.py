@@ -88,7 +88,7 @@ def test_docstring_examples_hold() -> None:
     import importlib
 
     ran = 0
-    for name in ("deepcut", "contrastive", "gradient_difference", "finetune", "retrain", "sisa"):
+    for name in ("deepcut", "contrastive", "gradient_difference", "finetune", "retrain", "sisa", "o3"):
         result = doctest.testmod(importlib.import_module(f"expunge.methods.{name}"))
         assert result.failed == 0
         ran += result.attempted

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from expunge.methods.gradient_ascent import GradientAscent
     from expunge.methods.gradient_difference import GradientDifference
     from expunge.methods.kga import KGA
+    from expunge.methods.leave_out_margins import LeaveOutMargins
     from expunge.methods.npo import NPO
+    from expunge.methods.o3 import O3
     from expunge.methods.offset import Offset
     from expunge.methods.pdu import PDU
     from expunge.methods.random_labels import RandomLabels
@@ -62,8 +64,10 @@ _HOME = {
     "GradientDifference": "methods.gradient_difference",
     "KGA": "methods.kga",
     "KernelDeepCUT": "methods.deepcut_kernel",
+    "LeaveOutMargins": "methods.leave_out_margins",
     "Method": "methods.base",
     "NPO": "methods.npo",
+    "O3": "methods.o3",
     "Offset": "methods.offset",
     "PDU": "methods.pdu",
     "Procedure": "methods.base",
@@ -109,8 +113,10 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "GradientDifference",
     "KGA",
     "KernelDeepCUT",
+    "LeaveOutMargins",
     "Method",
     "NPO",
+    "O3",
     "Offset",
     "PDU",
     "Procedure",

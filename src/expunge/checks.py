@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from expunge import adapter, registry, suitability
+from expunge import adapter, model_kinds, registry, suitability
 from expunge.chosen_audits import chosen_audits, lacking
 from expunge.config import Recipe, RequestConfig, RunConfig
 from expunge.data import sources
-from expunge.data.alternatives import read_alternatives
 from expunge.data.held_out import again, overlapping, split_halves
 from expunge.data.near_duplicates import alike
-from expunge.data.records import Records, content_ids, is_text
+from expunge.data.records import Records
 from expunge.data.request import Resolved, matching, mentioning, read_request, resolve, with_more
 from expunge.errors import Collector, Problem, UsageError
+from expunge.history.earlier import History, held_records, history_of, kept_out
 from expunge.methods.base import Method
 from expunge.privacy import pseudonym, read_salt, salt_path
+from expunge.reading import Kind, content_key, id_text, picked, read_columns, read_records, read_source
 from expunge.sisa.request import manifest_of, still_there
 from expunge.tasks.generation import template_problems
 from expunge.tasks.kinds import Task
@@ -37,6 +37,7 @@ class Inputs:
         held_out: Held-out data, likewise.
         calibration: Calibration data, likewise.
         forget: Ids to forget.
+        past: Records of earlier requests, each likewise.
     """
 
     model: Any = None
@@ -45,6 +46,7 @@ class Inputs:
     held_out: Any = None
     calibration: Any = None
     forget: Sequence[str] | None = None
+    past: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,10 @@ class Prepared:
         salt: The user's salt.
         model: The model in memory, where one was given.
         near_held_out: Held-out records that nearly repeat a record to forget: they are not as if never seen.
+        history: Earlier requests that were carried out on the model, where there are any.
+        past: Number of an earlier request -> its records, as far as they are held.
+        strange: Records that were given as of earlier requests and are of none.
+        erased_held_out: Held-out records left out because an earlier request erased them.
     """
 
     config: RunConfig
@@ -80,6 +86,10 @@ class Prepared:
     salt: bytes
     model: Any
     near_held_out: int = 0
+    history: History | None = None
+    past: Mapping[int, Records] = field(default_factory=dict)
+    strange: int = 0
+    erased_held_out: int = 0
 
     def shown(self, record_id: str) -> str:
         """An id as reports may show it: its pseudonym, unless raw ids are wanted."""
@@ -114,7 +124,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     found.problems.extend(extra)
     model_config, tokenizer, task = suitability.original(config, inputs.model, inputs.tokenizer, found)
     source = inputs.train if inputs.train is not None else config.data.train
-    read = found.run(_read, config, inputs.train, config.data.train, "data.train", config.data.train_split)
+    read = found.run(read_source, config, inputs.train, config.data.train, "data.train", config.data.train_split)
     if task is not None:  # else the model's own problems come first: nobody knows what columns it takes
         config = _with_columns(config, task, read or {})
     names = None
@@ -122,18 +132,35 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
         names = found.run(task.names, model_config, tokenizer, config.data.labels)
     found.problems.extend(template_problems(config.model.template))
     found.problems.extend(_fits(config, task, model_config))
-    found.problems.extend(found.run(suitability.beside, config, inputs.model, model_config, tokenizer, task) or [])
+    found.problems.extend(found.run(model_kinds.beside, config, inputs.model, model_config, tokenizer, task) or [])
+    found.problems.extend(model_kinds.detectable(config, inputs.model, model_config, task))
     found.problems.extend(adapter.problems(config.training.lora_rank))
     kind = Kind(task, names) if task is not None and names else None
-    training = found.run(_picked, config, read, "data.train", source) if read else None
+    training = found.run(picked, config, read, "data.train", source) if read else None
     train = found.run(read_records, training, config, kind, "data.train", True) if training and kind else None
-    content_key = _content_key(config, kind)
-    ids = found.run(read_request, config.request, config.data.id, content_key, inputs.forget, config.data.format)
+    key = content_key(config, kind)
+    ids = found.run(read_request, config.request, config.data.id, key, inputs.forget, config.data.format)
     selected = found.run(_selected, config.request, training, train, kind) if training else None
     request = None
     if train is not None and (ids or selected or config.request.fraction is not None):
         request = found.run(resolve, train, ids, config.request, selected)
-    halves = found.run(_held_out, config, inputs, kind, train, request, found) if kind else None
+        found.problems.extend(model_kinds.enough(config, request))
+    known = bool(config.privacy.salt_file) or salt_path().exists()
+    salt = found.run(read_salt, config.privacy.salt_file) if known else None
+    history, held, strange = None, {}, 0
+    past = found.run(_past, config, inputs, kind) if kind else None
+    if train is not None and past is not None and (salt is not None or not known):
+        history = found.run(
+            history_of, config, inputs.model, salt, train.ids, [i for _, rows in past for i in rows.ids]
+        )
+    if history is not None and train is not None and past is not None:
+        held, strange = found.run(held_records, history, train, past) or ({}, 0)
+    manifest = found.run(manifest_of, config.model.path, inputs.model)
+    if manifest is not None and train is not None and request is not None:
+        request = found.run(still_there, manifest, train.ids, request, ids, salt)
+    if history is not None and request is not None:
+        request = found.run(kept_out, history, train, request, ids, again=config.request.again)
+    halves = found.run(_held_out, config, inputs, kind, train, request, history, found) if kind else None
     recipe = found.run(suitability.comparisons, config, model_config, found)
     if config.request.neighbours is not None and config.retrain.base is None:
         way_out = "Name the model the original was fine-tuned from: --base PATH."
@@ -142,20 +169,22 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
         way_out = "Leave it out: near-duplicates are looked for without it."
         what = "neighbours are looked for in an encoder, and the model is a causal language model"
         found.problems.append(Problem("request.neighbours", what, way_out))
-    audits = found.run(chosen_audits, config.audit, task)
+    if getattr(config.method, "rewinds", False) and config.retrain.base is None:
+        way_out = "Name the model the original was fine-tuned from: --base PATH."
+        name = registry.name_of("methods", type(config.method))
+        found.problems.append(Problem("retrain.base", f"{name} needs the base model, and none is named", way_out))
+    audits = found.run(chosen_audits, config.audit, task, config.method)
     found.problems.extend(lacking(config, audits or {}, train))
     max_length = None
     if tokenizer and model_config:
         max_length = found.run(suitability.max_length, config, recipe, tokenizer, model_config)
-    salt = None
-    if config.privacy.salt_file or salt_path().exists():
-        salt = found.run(read_salt, config.privacy.salt_file)
-    manifest = found.run(manifest_of, config.model.path, inputs.model)
-    if manifest is not None and train is not None and request is not None:
-        request = found.run(still_there, manifest, train.ids, request, ids, salt)
+    if past and history is None and not found.problems:
+        what = "the model has no earlier requests that records could be of"
+        found.problems.append(Problem("request.past", what, "Leave --past-records out, or name the unlearned model."))
     if train is not None and halves is not None and kind is not None and max_length is not None and not found.problems:
         made = kind.made(config, tokenizer, max_length)
-        for where, records in (("data.train", train), ("data.held_out", halves[0]), ("data.held_out", halves[1])):
+        groups = [("data.train", train), *(("data.held_out", half) for half in halves[:2])]
+        for where, records in (*groups, *(("request.past", rows) for _, rows in past or ())):
             found.problems.extend(found.run(made.misfits, records, where) or [])
     found.finish()
     salt = salt or read_salt()  # made now, when nothing else is wrong
@@ -169,24 +198,13 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
 
         task_ = kind.made(config, tokenizer, max_length)
         request = with_more(train, request, neighbours(config, task_, train, request))
-    calibration, evaluation, halved, dropped, near = halves
+    calibration, evaluation, halved, dropped, near, erased_held_out = halves
     return Prepared(
         config=config, task=kind.made(config, tokenizer, max_length), train=train, request=request,
         calibration=calibration, evaluation=evaluation, halved=halved, dropped=dropped, recipe=recipe,
-        audits=audits, salt=salt, model=inputs.model, near_held_out=near,
+        audits=audits, salt=salt, model=inputs.model, near_held_out=near, history=history,
+        past=held, strange=strange, erased_held_out=erased_held_out,
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Kind:
-    """The model's task and class names: what records are read by."""
-
-    task: type[Task]
-    names: tuple[str, ...]
-
-    def made(self, config: RunConfig, tokenizer: Any, max_length: int) -> Task:
-        """The task itself."""
-        return self.task(tokenizer, max_length, self.names, **self.task.settings(config.model))  # pyright: ignore[reportCallIssue]
 
 
 def _with_columns(config: RunConfig, task: type[Task], there: sources.Columns) -> RunConfig:
@@ -233,103 +251,22 @@ def _selected(
     raise UsageError(Problem("request.label", what, "Name a class that is there."))
 
 
-def read_columns(config: RunConfig, given: Any, path: str, where: str, split: str) -> sources.Columns:
-    """The columns of data given in memory or by path, those that are needed among them.
-
-    Raises:
-        UsageError: No data, or a column is missing.
-    """
-    return _picked(config, _read(config, given, path, where, split), where, given if given is not None else path)
-
-
-def _read(config: RunConfig, given: Any, path: str, where: str, split: str) -> sources.Columns:
-    source = given if given is not None else path
-    if isinstance(source, str) and not source:
-        raise UsageError(Problem(where, "no data is named", f"Set {where} to a file, a saved dataset or a hub id."))
-    return sources.read(source, where=where, split=split, file_format=config.data.format)
-
-
-def _picked(config: RunConfig, columns: sources.Columns, where: str, source: Any) -> sources.Columns:
-    wanted = _columns(config)
-    if config.data.id is not None and where == "data.train":
-        wanted.append(config.data.id)
-    if problems := sources.pick(columns, wanted, where=where, source=source):
-        raise UsageError(problems)
-    return columns
-
-
-def _columns(config: RunConfig) -> list[str]:
-    return [name for name in (*config.data.text, config.data.label) if name]
-
-
-def read_records(columns: sources.Columns, config: RunConfig, kind: Kind, where: str, with_ids: bool) -> Records:
-    """The records in columns.
-
-    Raises:
-        UsageError: Every problem of texts, labels and ids.
-    """
-    found = Collector()
-    read = found.run(kind.task.read, columns, config.data.text, config.data.label, kind.names, where=where)
-    ids: list[str] = []
-    if with_ids and config.data.id is not None:
-        ids = found.run(_given_ids, columns[config.data.id], config.data.id, where) or []
-    others: tuple[tuple[str, ...], ...] = ()
-    if kind.task.of_tokens and config.data.label:
-        data = config.data
-        others = found.run(
-            read_alternatives, columns, data.paraphrased, data.perturbed, where=where, needed=where == "data.train"
-        ) or ()  # fmt: skip
+def _past(config: RunConfig, inputs: Inputs, kind: Kind) -> list[tuple[str, Records]]:
+    """Records given as those of earlier requests, by where they come from."""
+    where, split, read, found = "request.past", config.data.train_split, [], Collector()
+    for shown, given in (*((p, None) for p in config.request.past), *(("the records given", g) for g in inputs.past)):
+        columns = found.run(read_columns, config, given, shown, where, split)
+        records = found.run(read_records, columns, config, kind, where, True) if columns else None
+        if records is not None:
+            read.append((shown, records))
     found.finish()
-    texts, labels = read
-    made = tuple(ids or content_ids(texts, labels))
-    return Records(made, texts, labels, made_ids=not ids, alternatives=others)
-
-
-def _given_ids(values: Sequence[Any], column: str, where: str) -> list[str]:
-    ids = [_id_text(value) for value in values]
-    empty = sum(not record_id for record_id in ids)
-    twice = [record_id for record_id, count in Counter(ids).items() if count > 1 and record_id]
-    problems = []
-    if empty:
-        what = f"{empty} rows have no id in column {column}"
-        problems.append(
-            Problem(where, what, "Give every row an id, or leave data.id out: ids are then made from content.")
-        )
-    if twice:
-        what = f'{len(twice)} ids stand in several rows, such as "{twice[0]}", in column {column}'
-        problems.append(
-            Problem(where, what, "Ids must be unique; or leave data.id out: ids are then made from content.")
-        )
-    if problems:
-        raise UsageError(problems)
-    return ids
-
-
-def _id_text(value: Any) -> str:
-    """An id as text; whole numbers without decimals (a column with gaps is read as floats), nothing for no id."""
-    if value is None or value != value:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    text = str(value)
-    return text if is_text(text) else ""
-
-
-def _content_key(config: RunConfig, kind: Kind | None) -> Any:
-    def key(columns: sources.Columns) -> list[str]:
-        wanted = _columns(config)
-        if problems := sources.pick(columns, wanted, where="request.file", source=config.request.file):
-            raise UsageError(problems)
-        if kind is None:
-            return ["unresolved"]  # the model's own problems come first
-        return list(read_records(columns, config, kind, "request.file", False).ids)
-
-    return key
+    return read
 
 
 def _held_out(
-    config: RunConfig, inputs: Inputs, kind: Kind, train: Records | None, request: Resolved | None, found: Collector
-) -> tuple[Records, Records, bool, int, int] | None:
+    config: RunConfig, inputs: Inputs, kind: Kind, train: Records | None, request: Resolved | None,
+    history: History | None, found: Collector,
+) -> tuple[Records, Records, bool, int, int, int] | None:  # fmt: skip
     forget = train.take(request.forget) if train is not None and request is not None else None
     forgotten = set(forget.ids) if forget is not None else set()
     read = []
@@ -343,11 +280,13 @@ def _held_out(
         records = found.run(read_records, columns, config, kind, where, False) if columns else None
         if records is None:
             return None
-        named = again(list(map(_id_text, columns.get(config.data.id, ()))), forgotten)
-        read.append((where, records, named))
-    dropped = near = 0
+        own = list(map(id_text, columns.get(config.data.id, ())))
+        names = list(records.ids) if config.data.id is None else own
+        erased = again(names, history.requests_of(names)) if history is not None else []
+        read.append((where, records, again(own, forgotten), erased))
+    dropped = near = gone = 0
     kept = []
-    for where, records, named in read:
+    for where, records, named, erased in read:
         inside = overlapping(records, train.texts) if train is not None else []
         way_out = 'Held-out records must be unseen. --drop-overlap (data.overlap = "drop") leaves them out.'
         if inside and config.data.overlap == "refuse":
@@ -362,6 +301,8 @@ def _held_out(
             like = set()
         outside = set(range(len(records))) - {*inside, *named, *like}
         dropped += len(records) - len(outside)
+        gone += len(outside.intersection(erased))
+        outside -= set(erased)
         kept.append(records.take(sorted(outside)))
     halved = len(kept) == 1
     if halved:
@@ -377,7 +318,7 @@ def _held_out(
         found.problems.append(
             Problem("data.held_out", what, "Give more held-out records; some hundred make useful figures.")
         )
-    return calibration, evaluation, halved, dropped, near
+    return calibration, evaluation, halved, dropped, near, gone
 
 
 def _nearly(forget: Records, held_out: Records, threshold: float) -> set[int]:

@@ -13,14 +13,15 @@ from expunge.errors import Collector, Problem
 __all__ = ["chosen_audits", "lacking"]
 
 
-def chosen_audits(settings: AuditConfig, task: Any) -> dict[str, Any]:
-    """Name -> audit: those named, else the task's own, and whatever is asked for beside them.
+def chosen_audits(settings: AuditConfig, task: Any, method: Any = None) -> dict[str, Any]:
+    """Name -> audit: those named, else the task's own and the method's, and whatever is asked for beside them.
 
     Raises:
         UsageError: Every name that is unknown.
     """
     found = Collector()
-    named = (*(settings.audits or (task.audits if task is not None else ())), *settings.more)
+    own = (*(task.audits if task is not None else ()), *getattr(method, "audits", ()))
+    named = (*(settings.audits or own), *settings.more)
     audits = {name: found.run(registry.find, "audits", name) for name in dict.fromkeys(named)}
     found.finish()
     return {name: audit() for name, audit in audits.items()}

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from expunge import cli_bench, cli_plan, cli_sisa
+from expunge import cli_bench, cli_deep, cli_history, cli_plan, cli_sisa
 from expunge.cli_options import given, with_run_options
 from expunge.errors import ExpungeError, Problem, UsageError
 
@@ -124,11 +124,13 @@ def run(
         str | None, typer.Option(help="Folder to write: model, record.json, report.html.", show_default=False)
     ] = None,
     set_: _Set = None,
+    sign: Annotated[Path | None, typer.Option(help="Ed25519 private key (PEM) to sign its history with.")] = None,
     json: _Json = False,
 ) -> None:
-    """Unlearn, audit, and write the model with its record and report."""
+    """Unlearn, audit, and write the model with its record, report and history."""
     if out is None:
         raise UsageError(Problem("--out", "no output folder is named", "Name one that does not exist: --out erased/."))
+    key = cli_history.signer(sign)
     prepared = _prepare(config, set_, options, out)
     cli_plan.warn(prepared)
     with _quiet_libraries():
@@ -136,8 +138,9 @@ def run(
         from expunge.progress import ConsoleProgress
 
         erased = execute(prepared, ConsoleProgress())
-        erased.save(out)
+        head = erased.save(out, sign=key)
     _show_record(erased.record, json)
+    cli_history.show_head(erased.record.history["number"], head, json)
     if not json:
         print(f"Report: {Path(out) / 'report.html'}")
     _gate(erased.record)
@@ -341,13 +344,20 @@ def demo_generation(
 
 
 app.command()(cli_plan.records)
+app.command()(cli_history.history)
+app.command()(cli_history.verify)
 app.command()(_quiet_libraries()(cli_sisa.train_sisa))
 _bench = typer.Typer(help="Benchmark methods beside models retrained without the records.", no_args_is_help=True)
 _bench.command()(_quiet_libraries()(cli_bench.run))
 _bench.command()(cli_bench.table)
 _bench.command()(_quiet_libraries()(cli_bench.lira))
 _bench.command()(_quiet_libraries()(cli_bench.tofu))
+_bench.command()(_quiet_libraries()(cli_bench.continual))
 app.add_typer(_bench, name="bench")
+_deep = typer.Typer(help="Facts and rules: what can be deduced of a forgotten fact.", no_args_is_help=True)
+_deep.command()(cli_deep.plan)
+_deep.command()(_quiet_libraries()(cli_deep.measure))
+app.add_typer(_deep, name="deep")
 
 
 @app.callback(invoke_without_command=True)

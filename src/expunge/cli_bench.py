@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["lira", "run", "table", "tofu"]
+__all__ = ["continual", "lira", "run", "table", "tofu"]
 
 
 def run(
@@ -86,6 +86,30 @@ def tofu(
     print(f"{done} rows made; the results are in {out}")
     if any((out / "rows").glob("retrained-*.json")):
         print(write_tofu_table(out, table_ or out / "tofu.md"))
+
+
+def continual(
+    config: Annotated[
+        Path, typer.Argument(help="A benchmark of requests in a row, such as benchmarks/continual.toml.")
+    ],
+    data: Annotated[Path, typer.Option(help="Folder the data set lies in.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results: one JSON a request of a method.")],
+    base: Annotated[str, typer.Option(help="Base model: folder or hub id; left out: the demo's MiniLM-L6.")] = "",
+    work: Annotated[Path | None, typer.Option(help="Folder for models; left out: OUT/work.")] = None,
+    only: Annotated[str, typer.Option(help="Pattern of rows: original-SEED, METHOD-SEED-REQUEST.")] = "*",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a size: seeds=[0].")] = None,
+    table_: Annotated[Path | None, typer.Option("--table", help="Markdown file; left out: OUT/continual.md.")] = None,
+) -> None:
+    """Requests that keep coming, one after the other on one model: goes on where it was."""
+    from expunge.bench.continual import run_continual
+    from expunge.bench.continual_config import ContinualConfig
+    from expunge.bench.continual_table import write_continual_table
+
+    settings = ContinualConfig.load(config, set_ or ())
+    done = run_continual(settings, data, _base(base), out, work or out / "work", only=only, say=_say)
+    print(f"{done} rows made; the results are in {out}")
+    if any((out / "rows").glob("original-*.json")):
+        print(write_continual_table(out, table_ or out / "continual.md"))
 
 
 def _base(given: str) -> str:

@@ -67,6 +67,13 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "allow_missing": (
         bool, typer.Option("--allow-missing", help="Go on when some ids are not found.", rich_help_panel=_ASK)
     ),
+    "again": (
+        bool, typer.Option("--again", help="Erase again what an earlier request erased.", rich_help_panel=_ASK)
+    ),
+    "past_records": (
+        list[str] | None,
+        typer.Option(help="Records of earlier requests, to measure again; repeatable.", rich_help_panel=_ASK),
+    ),
     "method": (str | None, typer.Option(help="Method, of `expunge list`.", rich_help_panel=_HOW)),
     "base": (str | None, typer.Option(help="Model the original was fine-tuned from.", rich_help_panel=_HOW)),
     "recipe": (str | None, typer.Option(help="TOML file: how it was fine-tuned.", rich_help_panel=_HOW)),
@@ -138,6 +145,8 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
         "request.near_duplicates": options["near_duplicates"],
         "request.neighbours": options["neighbours"],
         "request.allow_missing": options["allow_missing"],
+        "request.again": options["again"],
+        "request.past": options["past_records"],
         "method.name": options["method"],
         "retrain.base": options["base"],
         "retrain.recipe": options["recipe"],

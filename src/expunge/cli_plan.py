@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from expunge import cli_history
 from expunge.errors import Problem, UsageError
 
 __all__ = ["records", "show_plan", "warn"]
@@ -18,6 +19,7 @@ _SHOWN = 30
 def warn(prepared: Any) -> None:
     """Say on stderr what the user should know before the run."""
     request = prepared.request
+    cli_history.warn(prepared)
     _duplicates(prepared)
     if gone := sorted(prepared.train.classes(request.forget) - prepared.train.classes(request.retain)):
         names = ", ".join(prepared.task.label_names[label] for label in gone)

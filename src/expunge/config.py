@@ -119,6 +119,10 @@ class RequestConfig(_Section):
         None, "also look for paraphrases: rows of at least this cosine to a requested one (a forward pass a record)"
     )
     allow_missing: bool = option(False, "go on when some requested ids are not in the data")
+    again: bool = option(False, "erase once more what an earlier request erased from this model already")
+    past: tuple[str, ...] = option(
+        (), "files with records of earlier requests, where you still hold them: measured again"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -219,7 +223,7 @@ SECTIONS: dict[str, type[_Section]] = {
     "audit": AuditConfig,
     "privacy": PrivacyConfig,
 }
-_FILES = {("request", "file"), ("retrain", "recipe"), ("privacy", "salt_file")}
+_FILES = {("request", "file"), ("request", "past"), ("retrain", "recipe"), ("privacy", "salt_file")}
 _FILES_OR_HUB_IDS = {
     ("model", "path"),
     ("data", "train"),

@@ -23,7 +23,7 @@ __all__ = ["check_audit"]
 
 _SIZES = {"forget": 24, "retain": 40, "calibration": 30, "evaluation": 36}
 _COMPARED = ("retrain-compared", "population-only")
-_KINDS = ("remembered", "over-forgotten", "trace", "incomplete", "harm")
+_KINDS = ("remembered", "over-forgotten", "trace", "incomplete", "harm", "came back")
 _ROWS = ("labels", "predictions", "margins", "losses", "hidden", "layers", "layer_units")
 _BARE = "no layers and nothing stressed"
 _DIRECTIONS = ("higher", "lower", "as retrained")

@@ -130,5 +130,7 @@ def given(method: Method, job: TinyJob, order: Sequence[int]) -> Preparation:
         del model, temperature
         return [f"Else {seed + i}." for i in order]
 
-    more = {"reanswered": reanswered, "written": written} if job.texts else {}
+    more: dict[str, Any] = {"reanswered": reanswered, "written": written} if job.texts else {}
+    if method.rewinds:
+        more["base"] = dict(job.model(7).named_parameters())
     return Preparation([f"id-{i}" for i in order], job.unseen, fitted if method.needs_base else None, **more)

@@ -27,6 +27,11 @@ from expunge.config import (
 )
 from expunge.errors import Problem, RunError, UsageError
 from expunge.execution import Run
+from expunge.history.hashes import file_hashes
+from expunge.history.link import Link
+from expunge.history.signing import Signer, read_signer
+from expunge.history.write import linked, write_links
+from expunge.next_request import next_request
 from expunge.progress import Progress
 from expunge.record import RunRecord
 from expunge.scoring import run_over
@@ -45,6 +50,7 @@ class Erased:
         record: What was done and measured.
         prepared: The run's data and settings; None where it was loaded from a folder.
         task: How texts are read.
+        link: What its history records of this request; once saved, with the hashes of the files.
     """
 
     model: Any
@@ -52,6 +58,7 @@ class Erased:
     record: RunRecord
     prepared: Prepared | None
     task: Task
+    link: Link | None = None
 
     @classmethod
     def load(cls, folder: str | Path, *, large: Any = None) -> Erased:
@@ -113,16 +120,28 @@ class Erased:
             raise UsageError(Problem("prompts", what, 'Give a list of prompts: generate(["Who was ...?"]).'))
         return generate(self.model, self.task, [(prompt, "") for prompt in prompts], tokens=tokens)
 
-    def save(self, folder: str | Path) -> None:
-        """Write model, tokenizer, record.json and report.html: the folder appears whole or not at all.
+    def save(self, folder: str | Path, *, sign: str | Path | Signer | None = None) -> str:
+        """Write model, tokenizer, record.json, report.html and the history: the folder appears whole or not at all.
+
+        Args:
+            folder: A folder that does not exist yet.
+            sign: Private Ed25519 key (PEM file, or read already) to sign this request's link with; takes `cryptography`.
+
+        Returns:
+            The head of the history: the hash to remember, by which a history that was cut off can be told.
 
         Raises:
-            UsageError: The folder exists, or its place cannot be written.
+            UsageError: The folder exists, its place cannot be written, the key cannot be used, or this was loaded from a
+                folder.
             RunError: Writing failed.
         """
         from expunge.folders import whole_folder
         from expunge.report import render
 
+        if self.prepared is None:
+            way_out = "Copy the folder it was loaded from: its history belongs to its files."
+            raise UsageError(Problem("save", "a model loaded from a folder lies on disk already", way_out))
+        signer = sign if sign is None or isinstance(sign, Signer) else read_signer(sign, where="sign")
         with whole_folder(folder) as place:
             try:
                 self.model.save_pretrained(place)
@@ -131,31 +150,41 @@ class Erased:
             self.tokenizer.save_pretrained(place)
             (place / "record.json").write_text(self.record.to_json(), encoding="utf-8")
             (place / "report.html").write_text(render(self.record, str(folder)), encoding="utf-8")
+            link = linked(self.prepared, self.record, file_hashes(place), signer)
+            write_links(place, [*(self.prepared.history.links if self.prepared.history else ()), link])
+        self.link = link
+        return link.sha256
 
-    def forget_next(self, ids: Sequence[str], progress: Progress | None = None) -> Erased:
-        """Forget further records of the same training data; those forgotten before stay out of retain.
+    def forget_next(
+        self,
+        ids: Sequence[str] | RequestConfig,
+        progress: Progress | None = None,
+        *,
+        method: Any = None,
+        past_records: Any = None,
+    ) -> Erased:
+        """Forget further records of the same training data: the next request of one history.
+
+        Those forgotten before are neither forgotten nor retained, and are measured again: whether any came back.
+
+        Args:
+            ids: Ids to forget, or a `RequestConfig` (but `where`: columns are not kept).
+            progress: Shows progress.
+            method: Another method for this request, or its name.
+            past_records: Records of requests before this object's, where the training data hold them no more.
 
         Raises:
             UsageError: An id is unknown or was forgotten before, nothing would be left to retain, or this was loaded from a
                 folder, without its data.
         """
-        from expunge.data.request import resolve
-
         if self.prepared is None:
             way_out = "Run again on the folder: unlearn(FOLDER, data, method, forget=ids, held_out=...)."
             raise UsageError(Problem("forget_next", "a model loaded from a folder has no data with it", way_out))
-
-        ids = [str(i) for i in _as_list(ids)]
-        before = self.prepared
-        left = before.train.take(before.request.retain)
-        asked = before.config.request
-        alone = RequestConfig(
-            ids=tuple(ids), seed=asked.seed, with_duplicates=asked.with_duplicates, allow_missing=asked.allow_missing,
-            with_near_duplicates=asked.with_near_duplicates, near_duplicates=asked.near_duplicates,
+        following = next_request(
+            self.prepared, ids, self.link or linked(self.prepared, self.record, None, None), self.model,
+            method=build_method({"name": method}) if isinstance(method, str) else method,
+            past=_sources(past_records),
         )  # fmt: skip
-        config = replace(before.config, request=alone)
-        request = resolve(left, list(ids), config.request)
-        following = replace(before, config=config, train=left, request=request, model=self.model)
         return execute(following, progress)
 
 
@@ -176,6 +205,8 @@ def unlearn(
     labels: Sequence[str] = (),
     with_duplicates: bool = False,
     allow_missing: bool = False,
+    again: bool = False,
+    past_records: Any = None,
     overlap: str = "refuse",
     base: str | None = None,
     recipe: str | None = None,
@@ -215,6 +246,9 @@ def unlearn(
         labels: Class names in the model's order, where the model has none.
         with_duplicates: Forget identical rows too (a `RequestConfig` says so itself, as for near-duplicates and the next).
         allow_missing: Go on when some ids are not in the data.
+        again: Erase records once more that an earlier request erased from this model.
+        past_records: Records of earlier requests that you still hold: a path, a table in memory, or a list of such. They are
+            measured again, never trained on.
         overlap: ``"refuse"`` or ``"drop"`` held-out records that are also in training.
         base: The model the original was fine-tuned from; with `recipe` (a TOML file), retrained models are made.
         recipe: How the original was fine-tuned.
@@ -251,8 +285,12 @@ def unlearn(
     file = str(forget) if isinstance(forget, os.PathLike) else None
     named = share is None and file is None and not isinstance(forget, RequestConfig)
     request = RequestConfig(
-        file=file, fraction=share, with_duplicates=with_duplicates, allow_missing=allow_missing, seed=seed
+        file=file, fraction=share, with_duplicates=with_duplicates, allow_missing=allow_missing, seed=seed, again=again
     )
+    request = forget if isinstance(forget, RequestConfig) else request
+    held = _sources(past_records)
+    paths = tuple(str(source) for source in held if _is_path(source))
+    request = replace(request, past=(*request.past, *paths))
     config = RunConfig(
         method=build_method({"name": method}) if isinstance(method, str) else method,
         seed=seed,
@@ -272,11 +310,11 @@ def unlearn(
             id=id,
             overlap=overlap,  # pyright: ignore[reportArgumentType]
         ),
-        request=forget if isinstance(forget, RequestConfig) else request,
+        request=request,
         training=training or TrainingConfig(),
         stop=stop or StopConfig(),
         retrain=RetrainConfig(
-            enabled=base is not None or recipe is not None or bool(retrain_seeds),
+            enabled=recipe is not None or bool(retrain_seeds),
             base=base,
             recipe=recipe,
             seeds=tuple(retrain_seeds),
@@ -292,12 +330,21 @@ def unlearn(
         held_out=None if _is_path(held_out) else held_out,
         calibration=None if _is_path(calibration) else calibration,
         forget=_as_list(forget) if named else None,
+        past=tuple(source for source in held if not _is_path(source)),
     )
     return execute(check(config, inputs), progress)
 
 
 def _is_path(source: Any) -> bool:
     return isinstance(source, str | os.PathLike)
+
+
+def _sources(given: Any) -> list[Any]:
+    """Data sources, given alone or as a list of them; a list of dicts is one source."""
+    if given is None:
+        return []
+    several = isinstance(given, list | tuple) and not all(isinstance(row, dict) for row in given)
+    return [*given] if several else [given]
 
 
 def _as_list(values: Any) -> list[Any]:

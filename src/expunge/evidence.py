@@ -14,6 +14,8 @@ from expunge import registry
 from expunge.audits.base import AuditContext, Tables
 from expunge.checks import Prepared
 from expunge.config import absolute_paths
+from expunge.history.returned import finding as came_back
+from expunge.history.section import history_section
 from expunge.memorisation import Memory, memorised
 from expunge.privacy import pseudonym
 from expunge.record import Finding, Measurement, RunRecord, environment
@@ -85,6 +87,8 @@ def build_record(evidence: Evidence) -> RunRecord:
         if result.not_measured is not None:
             not_measured[name] = result.not_measured
         not_measured.update({f"{name}, {figure}": reason for figure, reason in result.left_out.items()})
+    history = history_section(prepared, evidence.models)
+    findings += [found for found in map(came_back, history["earlier"]) if found is not None]
     return RunRecord(
         config=_shown_config(prepared),
         environment=environment(),
@@ -98,6 +102,7 @@ def build_record(evidence: Evidence) -> RunRecord:
         verdict=verdict(context, settings.max_utility_loss, left),
         figures=figures,
         findings=tuple(findings),
+        history=history,
         records=tuple(_rows(evidence, columns)),
         timings=dict(evidence.timings),
     )

@@ -18,10 +18,14 @@ from expunge.audits.base import Tables
 from expunge.checks import Prepared
 from expunge.data.records import Records
 from expunge.data.rewording import REWORDINGS, reworded
+from expunge.errors import RunError
 from expunge.evidence import Evidence, build_record
 from expunge.fit import device, fit, plain
 from expunge.generating import own_answers
+from expunge.history.section import group_of
 from expunge.layer_states import sample_units
+from expunge.o3.model import O3Model
+from expunge.o3.request import account as o3_account
 from expunge.offset.ensemble import OffsetModel
 from expunge.progress import Progress
 from expunge.record import RunRecord
@@ -80,6 +84,7 @@ class Run:
             model, dtype = self._own_model()
             self._try_comparisons()
         before = getattr(model, "unknown_weights", None) or model_loading.weights_sha256(model.to(dtype))
+        self._must_follow(before)
         model.to(torch.float32)
         original = self._score(model, encoded, "original")
         if original["retain"].accuracy < LEAST_FIT:
@@ -98,6 +103,8 @@ class Run:
         if isinstance(model, Ensemble):
             outcome.log.update(account(model))
             whole = whole or model.manifest.plan.epochs * len(encoded["retain"])
+        elif isinstance(model, O3Model):
+            outcome.log.update(o3_account(model))
         if dtype != torch.float32:  # what is measured is what will be saved
             model.to(dtype).to(torch.float32)
         unlearned = self._score(model, encoded, "unlearned")
@@ -180,6 +187,7 @@ class Run:
                 "retain sample": train.take(self._retain_sample),
                 "calibration": calibration,
                 "evaluation": evaluation,
+                **{group_of(number): prepared.task.encode(records) for number, records in prepared.past.items()},
             }
 
     def _own_model(self) -> tuple[Any, torch.dtype]:
@@ -191,6 +199,15 @@ class Run:
             return model.to(device(), torch.float32), dtype
         path = prepared.config.model.path
         return self._load(path, "model.path"), self._saved_dtype(path, "model.path")
+
+    def _must_follow(self, weights: str) -> None:
+        """Refuse to append a request to a history that these weights are not of."""
+        history = self.prepared.history
+        if history is not None and weights != history.last.content["model"]["after"]:
+            raise RunError(
+                f"the model's weights are not those that request {history.last.number} of its history left; it was changed "
+                "since, so the history is not its own. Give the folder as that request left it. Nothing was written."
+            )
 
     def _saved_dtype(self, path: str, where: str) -> torch.dtype:
         trust = self.prepared.config.model.trust_remote_code
@@ -212,7 +229,8 @@ class Run:
             which: Which one of several, for progress.
         """
         shown = f"the {kind} model{f' ({which})' if which else ''}"
-        source = {group: "retain sample" if group == "retain" else group for group in _GROUPS}
+        past = [group_of(number) for number in self.prepared.past]
+        source = {group: "retain sample" if group == "retain" else group for group in (*_GROUPS, *past)}
         head = model_loading.head_of(model, self.prepared.task, encoded["forget"])
         settings = self.prepared.config
         units = {}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,13 +42,8 @@ def inspect_folder(path: str, *, where: str) -> list[Problem]:
     if (folder / "adapter_config.json").is_file():
         way_out = "Merge the adapter first: model.merge_and_unload(), then save_pretrained."
         return [Problem(where, f'"{path}" holds an adapter, not a whole model', way_out)]
-    from expunge.offset import folder as offset
-    from expunge.sisa import folder as sisa
-
-    if sisa.is_sisa(folder):
-        return sisa.problems(path, where=where)
-    if offset.is_offset(folder):
-        return offset.problems(path, where=where)
+    if (special := _special(path)) is not None:
+        return special.problems(path, where=where)
     problems = []
     if not (folder / "config.json").is_file():
         problems.append(Problem(where, f'"{path}" has no config.json', "Give a folder written by save_pretrained."))
@@ -113,7 +108,7 @@ def load_tokenizer(path: str, *, where: str, trust_remote_code: bool = False) ->
 def load_model(
     path: str, auto_class: str, *, where: str, new_head: dict[str, Any] | None = None, **options: Any
 ) -> Any:
-    """The model in float32, from safetensors only; the ensemble where the folder is a SISA or an offset folder.
+    """The model in float32, from safetensors only; whatever a folder of SISA, offset or O3 stands for as one object.
 
     Args:
         path: Folder or hub id.
@@ -126,21 +121,36 @@ def load_model(
     Raises:
         UsageError: Weights are missing, broken or not finite.
     """
+    special = _special(path)
+    if special is not None and new_head:
+        what = f'"{path}" is {special.noun}, no base model'
+        raise UsageError(Problem(where, what, "Give the model that was fine-tuned from."))
+    if special is not None:
+        return special.load(path, auto_class, where=where, **options)
+    return _loaded(path, auto_class, where=where, new_head=new_head, **options)[0]
+
+
+class _Folder(NamedTuple):
+    """A kind of folder that holds more than a plain model."""
+
+    noun: str
+    is_own: Callable[[str], bool]
+    problems: Callable[..., list[Problem]]
+    load: Callable[..., Any]
+
+
+def _special(path: str) -> _Folder | None:
+    """Which kind of folder it is; None for a plain model, or a hub id."""
+    from expunge.o3 import folder as o3
+    from expunge.offset import folder as offset
     from expunge.sisa import folder as sisa
 
-    if sisa.is_sisa(path):
-        if new_head:
-            way_out = "Give the model that was fine-tuned from."
-            raise UsageError(Problem(where, f'"{path}" is a SISA folder, no base model', way_out))
-        return sisa.load_ensemble(path, auto_class, where=where, **options)
-    from expunge.offset import folder as offset
-
-    if offset.is_offset(path):
-        if new_head:
-            way_out = "Give the model that was fine-tuned from."
-            raise UsageError(Problem(where, f'"{path}" is an offset folder, no base model', way_out))
-        return offset.load_offset(path, auto_class, where=where, **options)
-    return _loaded(path, auto_class, where=where, new_head=new_head, **options)[0]
+    kinds = (
+        _Folder("a SISA folder", sisa.is_sisa, sisa.problems, sisa.load_ensemble),
+        _Folder("an offset folder", offset.is_offset, offset.problems, offset.load_offset),
+        _Folder("an O3 folder", o3.is_o3, o3.problems, o3.load),
+    )
+    return next((kind for kind in kinds if kind.is_own(path)), None)
 
 
 def _loaded(
@@ -176,7 +186,9 @@ def _loaded(
 
 
 def weights_of_base(base: str, model: Any, auto_class: str, **options: Any) -> dict[str, Tensor]:
-    """Weights of the base below the head, by their names in a model fine-tuned from it; those it has not got are left out.
+    """Weights of the base by their names in a model fine-tuned from it; those it has not got are left out.
+
+    Of a classifier those below its head, which came with the fine-tuning; of a language model all.
 
     Args:
         base: Folder or hub id of the base.
@@ -187,9 +199,18 @@ def weights_of_base(base: str, model: Any, auto_class: str, **options: Any) -> d
     head = {"num_labels": model.config.num_labels}
     found, made = _loaded(base, auto_class, where="retrain.base", new_head=head, **options)
     prefix = f"{found.base_model_prefix}."
-    inside = {n: p.detach() for n, p in found.named_parameters() if n.startswith(prefix) and n not in made}
-    own = dict(model.named_parameters())
-    return {n: p for n, p in inside.items() if n in own and own[n].shape == p.shape}
+    inside = {
+        n: p.detach()
+        for n, p in found.named_parameters()
+        if n not in made and (n.startswith(prefix) or found.get_output_embeddings() is not None)
+    }
+    own = {_without_adapter(n): (n, p) for n, p in model.named_parameters()}
+    return {own[n][0]: p for n, p in inside.items() if n in own and own[n][1].shape == p.shape}
+
+
+def _without_adapter(name: str) -> str:
+    """A parameter's name in the model that an adapter of peft's was put on."""
+    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
 def between(base: Mapping[str, Tensor], model: Any, alpha: float) -> Any:

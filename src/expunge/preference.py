@@ -14,10 +14,20 @@ if TYPE_CHECKING:
     from expunge.step import Step
     from expunge.tasks.base import Encoded
 
-__all__ = ["PREFERENCE", "preferred", "reanswering"]
+__all__ = ["PREFERENCE", "REFUSALS", "preferred", "reanswering"]
 
 PREFERENCE = frozenset({"forget.logits", "forget.reference_logp", "alternate.logits", "alternate.reference_logp"})
 """What `preferred` reads of a step."""
+
+REFUSALS = (
+    "I don't know.",
+    "I'm not sure about that.",
+    "I have no information about this.",
+    "I can't answer that question.",
+    "That is not something I know.",
+    "I'm afraid I don't know the answer.",
+)
+"""Answers that say nothing."""
 
 
 def preferred(step: Step, beta: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from expunge.methods.base import Method, MethodContext, State
 from expunge.models import between, head_of, weights_of_base
 from expunge.scoring import run_over
 from expunge.tasks.base import Encoded
+from expunge.token_scoring import hidden_of
 
 __all__ = ["Preparation", "context_of", "prepared_state"]
 
@@ -28,7 +29,7 @@ class Preparation:
         ids: Ids of the forget records; left out: their positions.
         unseen: Calibration records, never trained on.
         fit: (records, seed) -> a model fine-tuned from the base on these, and the passes it took.
-        base: Folder or hub id of the model the original was fine-tuned from, where it is known.
+        base: Folder or hub id of the model the original was fine-tuned from, where it is known; or its weights by name.
         trust_remote_code: As in transformers.
         known: (N,) log-odds of all calibration records under the original, in nats, where the run has scored them anyway.
         reanswered: As in `MethodContext`.
@@ -38,7 +39,7 @@ class Preparation:
     ids: Sequence[str] | None = None
     unseen: Encoded | None = None
     fit: Callable[[Encoded, int], tuple[Any, float]] | None = None
-    base: str | None = None
+    base: str | Mapping[str, Tensor] | None = None
     trust_remote_code: bool = False
     known: np.ndarray | None = None
     reanswered: Callable[[Sequence[str]], Encoded] | None = None
@@ -64,7 +65,7 @@ def context_of(
 ) -> tuple[MethodContext, Callable[[], float]]:
     """What a method may use before its first step, and a function that says how many example-passes that took so far."""
     passes = 0.0
-    base: dict[str, Tensor] = {}
+    base: Mapping[str, Tensor] = {} if given.base is None or isinstance(given.base, str) else given.base
 
     def logits(other: Any, encoded: Encoded) -> Tensor:
         nonlocal passes
@@ -79,11 +80,18 @@ def context_of(
         run_over(other, head_of(other, task, encoded), encoded, task, keep_hidden=False, layers=layers)
         return None if layers.states is None else layers.states[:, -1].astype(float)
 
+    def states(other: Any, encoded: Encoded) -> tuple[Tensor, Tensor]:
+        nonlocal passes
+        passes += len(encoded) / 3
+        return hidden_of(other, head_of(other, task, encoded), encoded, task)
+
     def rewound(alpha: float) -> Any | None:
         nonlocal base
         if given.base is None:
             return None
-        base = base or weights_of_base(given.base, model, task.auto_class, trust_remote_code=given.trust_remote_code)
+        if not base:
+            assert isinstance(given.base, str)
+            base = weights_of_base(given.base, model, task.auto_class, trust_remote_code=given.trust_remote_code)
         return between(base, model, alpha)
 
     def fresh(seed: int) -> Any:
@@ -136,6 +144,7 @@ def context_of(
         gradient=gradient,
         rewound=rewound,
         embedded=embedded,
+        states=states if task.of_tokens else None,
         fit=fit if given.fit is not None else None,
         known=given.known,
         reanswered=given.reanswered,

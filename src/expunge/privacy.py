@@ -10,7 +10,7 @@ from pathlib import Path
 
 from expunge.errors import Problem, UsageError
 
-__all__ = ["pseudonym", "read_salt", "salt_path"]
+__all__ = ["mark", "pseudonym", "read_salt", "salt_check", "salt_path"]
 
 _LEAST_BYTES = 16
 
@@ -50,6 +50,16 @@ def read_salt(chosen: str | None = None) -> bytes:
     return salt
 
 
+def mark(salt: bytes, record_id: str) -> str:
+    """HMAC-SHA256(salt, id), by which a history knows an erased record."""
+    return hmac.new(salt, record_id.encode(), hashlib.sha256).hexdigest()
+
+
+def salt_check(salt: bytes) -> str:
+    """A word that tells this salt from others."""
+    return mark(salt, "expunge: salt of a history")
+
+
 def pseudonym(salt: bytes, record_id: str) -> str:
-    """The first 12 hexadecimal digits of HMAC-SHA256(salt, id)."""
-    return hmac.new(salt, record_id.encode(), hashlib.sha256).hexdigest()[:12]
+    """The first 12 hexadecimal digits of `mark`."""
+    return mark(salt, record_id)[:12]

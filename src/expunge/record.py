@@ -60,7 +60,8 @@ class Finding:
     Attributes:
         audit: Which audit found it.
         kind: ``remembered`` or ``over-forgotten`` (both give the forget records away), ``trace`` (outputs look right, the
-            inside does not), ``incomplete`` (something of the request stayed), ``harm`` (damage to other records).
+            inside does not), ``incomplete`` (something of the request stayed), ``harm`` (damage to other records),
+            ``came back`` (records of an earlier request).
         sentence: What was found, with its figures; no record text, no raw id.
     """
 
@@ -86,6 +87,8 @@ class RunRecord:
         verdict: Evidence class, outcome, criteria, and a sentence.
         figures: Data of the report's figures.
         findings: What audits hold against the unlearned model.
+        history: Which request of the model this was, and what is known of the earlier ones; empty in records of versions
+            that kept none.
         records: One row a forget record: shown id, and what the models say of it.
         timings: Wall-clock seconds a stage, and when the run began (seconds since 1970, UTC). The only part that differs
             between two equal runs.
@@ -106,6 +109,7 @@ class RunRecord:
     records: tuple[dict[str, Any], ...]
     timings: dict[str, float]
     findings: tuple[Finding, ...] = ()
+    history: dict[str, Any] = dataclasses.field(default_factory=dict)
     schema: int = SCHEMA
 
     def to_json(self) -> str:

@@ -29,6 +29,7 @@ def render(record: RunRecord, folder: str | None = None) -> str:
     record = RunRecord.from_json(record.to_json())  # the order of keys as written: drawn again, the page is the same
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = lambda value: "not measured" if value is None else f"{value:.3f}"
+    environment.filters["rounded"] = lambda value, digits: f"{value:.{digits}f}"
     environment.filters["tick"] = lambda share: {0: "✗", 1: "✓"}.get(share) or f"{share:.0%}"
     page = resources.files("expunge").joinpath("page.html.jinja").read_text(encoding="utf-8")
     drawings = {

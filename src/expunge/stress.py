@@ -169,8 +169,20 @@ def reworded(model: Any, material: Material) -> tuple[Tables, float]:
     return material.scored(model, groups)
 
 
+def detected(model: Any, material: Material) -> tuple[Mapping[str, Any], float]:
+    """How far the newest request's detector of an O3 model would load its adapters: (N,) in (0, 1); nothing of other models."""
+    if not hasattr(model, "detector_weights"):
+        return {}, 0.0
+    from expunge.o3.request import prompts
+
+    groups = {"forget": material.forget, "evaluation": material.evaluation}
+    found = {g: model.detector_weights(prompts(records, material.task))[-1] for g, records in groups.items()}
+    return found, sum(map(len, groups.values())) / 3
+
+
 STRESSES: dict[str, Callable[[Any, Material], tuple[Mapping[str, Any], float]]] = {
     "alternatives": alternatives,
+    "detected": detected,
     "gradients": gradients,
     "int8": int8,
     "relearned": relearned,

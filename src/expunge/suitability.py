@@ -8,22 +8,15 @@ from typing import Any
 from expunge import models
 from expunge.config import Recipe, RunConfig, read_recipe
 from expunge.errors import Collector, Problem, UsageError
-from expunge.methods.offset import Offset
-from expunge.methods.sisa import Sisa
-from expunge.offset.black_box import BlackBox
-from expunge.offset.ensemble import OffsetModel
-from expunge.offset.fits import misfits
-from expunge.offset.folder import is_offset
-from expunge.sisa.ensemble import Ensemble
-from expunge.sisa.folder import is_sisa
+from expunge.model_kinds import architecture_of, unfit_kind
 from expunge.tasks.kinds import Task, task_for
 
-__all__ = ["beside", "comparisons", "max_length", "original"]
+__all__ = ["comparisons", "max_length", "original"]
 
 
 def original(config: RunConfig, model: Any, tokenizer: Any, found: Collector) -> tuple[Any, Any, type[Task] | None]:
     """Configuration, tokenizer and task of the model to erase from, given in memory or named; None for what cannot be had."""
-    _fits_method(config, model, found)
+    found.problems.extend(unfit_kind(config.method, model, config.model.path))
     if model is not None:
         if tokenizer is None:
             found.problems.append(Problem("tokenizer", "none is given", "Give the model's tokenizer with the model."))
@@ -33,7 +26,7 @@ def original(config: RunConfig, model: Any, tokenizer: Any, found: Collector) ->
         if hasattr(model, "peft_config"):
             way_out = "Merge the adapter first: model.merge_and_unload()."
             found.problems.append(Problem("model", "it carries an adapter", way_out))
-        return model.config, tokenizer, _task(model.config, _architecture(model), tokenizer, found)
+        return model.config, tokenizer, _task(model.config, architecture_of(model), tokenizer, found)
     path, trust = config.model.path, config.model.trust_remote_code
     found.problems.extend(models.inspect_folder(path, where="model.path"))
     if not path or (models.is_local(path) and not (Path(path) / "config.json").is_file()):
@@ -44,39 +37,6 @@ def original(config: RunConfig, model: Any, tokenizer: Any, found: Collector) ->
     tokenizer = found.run(models.load_tokenizer, path, where="model.path", trust_remote_code=trust)
     architecture = (model_config.architectures or ["a model of unknown kind"])[0]
     return model_config, tokenizer, _task(model_config, architecture, tokenizer, found)
-
-
-def beside(config: RunConfig, model: Any, model_config: Any, tokenizer: Any, task: type[Task] | None) -> list[Problem]:
-    """Whether the small model that a run names fits the model to erase from, where its method wants one."""
-    if not isinstance(config.method, Offset) or model_config is None or task is None:
-        return []
-    path, trust = config.model.path, config.model.trust_remote_code
-    found = misfits(config.method, path, model, model_config, tokenizer, task, trust)
-    if config.training.lora_rank:
-        way_out = "Leave it out: the small model is trained whole, and is small."
-        found.append(Problem("training.lora_rank", "offset trains no low-rank updates", way_out))
-    return found
-
-
-def _architecture(model: Any) -> str:
-    several = isinstance(model, Ensemble | OffsetModel | BlackBox)
-    return model.config.architectures[0] if several else type(model).__name__
-
-
-def _fits_method(config: RunConfig, model: Any, found: Collector) -> None:
-    """SISA erases from the ensembles it was trained as, and nothing else does; so does offset from models with an offset."""
-    has_offset = isinstance(model, OffsetModel) if model is not None else is_offset(config.model.path)
-    if (has_offset or isinstance(model, BlackBox)) and not isinstance(config.method, Offset):
-        what = "the model is a black box" if isinstance(model, BlackBox) else "the model is one with an offset"
-        way_out = "Use the method offset, or give a plain fine-tuned model."
-        found.problems.append(Problem("method.name", f"{what}; no other method fits it", way_out))
-    ensemble = isinstance(model, Ensemble) if model is not None else is_sisa(config.model.path)
-    if ensemble and not isinstance(config.method, Sisa):
-        way_out = "Use the method sisa, or give a plain fine-tuned model."
-        found.problems.append(Problem("method.name", "the model is a SISA ensemble; no other method fits it", way_out))
-    elif not ensemble and isinstance(config.method, Sisa) and (model is not None or config.model.path):
-        way_out = "Train an ensemble with `expunge train-sisa`, or use another method, such as deepcut."
-        found.problems.append(Problem("method.name", "sisa needs a SISA folder, and this is a plain model", way_out))
 
 
 def _task(model_config: Any, architecture: str, tokenizer: Any, found: Collector) -> type[Task] | None:

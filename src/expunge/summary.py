@@ -10,6 +10,7 @@ __all__ = [
     "LEAST_FIT",
     "MODELS",
     "facts",
+    "history_lines",
     "interval",
     "limits",
     "near_held_out",
@@ -107,7 +108,7 @@ def print_summary(record: RunRecord) -> None:
     verdict = record.verdict
     last = f"Verdict ({verdict['evidence']}, {verdict['outcome']}): {verdict['sentence']}"
     found = [f"{finding.kind.capitalize()} ({finding.audit}): {finding.sentence}" for finding in record.findings]
-    for line in (*facts(record), *warnings(record), *found, *limits(record)[:1], last):
+    for line in (*facts(record), *history_lines(record), *warnings(record), *found, *limits(record)[:1], last):
         console.print(line, markup=False)
 
 
@@ -196,6 +197,32 @@ def facts(record: RunRecord) -> list[str]:
     lines.append(price + f"; {_seconds(record, 'unlearn')}.")
     if "retrain" in record.timings:
         lines[-1] = lines[-1][:-1] + f" against {_seconds(record, 'retrain')} of retraining."
+    return lines
+
+
+def history_lines(record: RunRecord) -> list[str]:
+    """Lines on the requests that were carried out on the model before; none where this was the first."""
+    known = record.history
+    if not known.get("earlier"):
+        return []
+    lines = [f"History: request {known['number']} of this model."]
+    if known["kept_out"]:
+        lines[0] += (
+            f" {known['kept_out']} training records erased by earlier requests were neither forgotten nor retained."
+        )
+    if known["erased_held_out"]:
+        lines[0] += f" {known['erased_held_out']} held-out records that they erased were left out."
+    for row in known["earlier"]:
+        if "not_measured" in row:
+            lines.append(f"Request {row['number']} ({row['records']} records): not measured, {row['not_measured']}.")
+            continue
+        before, after = (f"{row[side]['auc']['value']:.3f}" for side in ("before", "after"))
+        ends = f"[{row['after']['auc']['low']:.3f}, {row['after']['auc']['high']:.3f}]"
+        told = "came back" if row["came_back"] else "did not come back"
+        lines.append(
+            f"Request {row['number']} ({row['held']} of {row['records']} records measured): {told}; membership AUC {before} "
+            f"before, {after} {ends} now."
+        )
     return lines
 
 

@@ -111,13 +111,14 @@ def cross_entropy(head: Any, outputs: tuple[Tensor, Tensor | None], labels: Tens
 
 
 def find_token_head(model: Any, probe: Batch) -> TokenHead:
-    """The output layer of a causal language model, checked to make its logits on `probe`.
+    """The output layer of a causal language model, checked to make its logits on `probe`; a model with its own is asked.
 
     Raises:
         UsageError: There is none, or the model changes what it gives (soft caps, scales).
     """
-    if hasattr(model, "find_head"):  # it says itself which it is
-        return model.find_head(probe)
+    own = getattr(model, "find_token_head", None) or getattr(model, "find_head", None)
+    if own is not None:  # it says itself which it is
+        return own(probe)
     layer = model.get_output_embeddings()
     way_out = "Models whose logits are those of their last linear layer are supported: Llama, Qwen, Mistral, GPT-2, SmolLM2 ..."
     if not isinstance(layer, nn.Linear):

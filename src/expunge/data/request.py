@@ -18,7 +18,7 @@ from expunge.data.near_duplicates import Alike, alike
 from expunge.data.records import Records
 from expunge.errors import Problem, UsageError
 
-__all__ = ["Resolved", "matching", "mentioning", "read_request", "resolve", "with_more"]
+__all__ = ["Resolved", "beside_erased", "matching", "mentioning", "read_request", "resolve", "with_more"]
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class Resolved:
 
     Attributes:
         forget: Positions of the records to forget, ascending, duplicates added where asked for.
-        retain: Positions of all others, ascending.
+        retain: Positions of all others, ascending, but those of `erased`.
         missing: Requested ids that are not in the data.
         duplicates: Requested id -> ids of its identical copies.
         duplicates_added: Whether those copies are in `forget`.
         near: Records that say nearly the same as a requested one.
         near_added: Whether they are in `forget`.
+        erased: Positions of records that an earlier request erased: neither forgotten nor retained.
+        again: How many of those to forget an earlier request erased already.
     """
 
     forget: tuple[int, ...]
@@ -42,6 +44,8 @@ class Resolved:
     duplicates_added: bool
     near: tuple[Alike, ...] = ()
     near_added: bool = False
+    erased: tuple[int, ...] = ()
+    again: int = 0
 
     @property
     def left(self) -> frozenset[str]:
@@ -206,6 +210,35 @@ def with_more(records: Records, request: Resolved, near: Sequence[Alike]) -> Res
     return _split(records, positions, replace(request, near=(*request.near, *near)))
 
 
+def beside_erased(records: Records, request: Resolved, erased: Collection[int], *, again: bool) -> Resolved:
+    """The request without what earlier requests erased, be it to be forgotten or to be retained.
+
+    Args:
+        records: The training data.
+        request: Resolved as if there were no earlier ones.
+        erased: Positions of the records that earlier requests erased.
+        again: Whether those among them that the request asks for are forgotten once more.
+
+    Raises:
+        UsageError: Nothing is left to forget, or to retain.
+    """
+    gone, asked = set(erased), {i for i in request.forget if records.ids[i] not in request.added}
+    positions = asked if again else asked - gone
+    if not positions:
+        what = f"all {len(asked)} requested records were erased from this model before"
+        raise UsageError(Problem("request", what, "Name others; --again (request.again) erases them once more."))
+    names = {records.ids[i] for i in gone}
+    copies = {
+        i: tuple(j for j in ids if j not in names) for i, ids in request.duplicates.items() if i not in names or again
+    }
+    rest = replace(
+        request, duplicates={i: ids for i, ids in copies.items() if ids},
+        near=tuple(match for match in request.near if match.other not in names),
+        erased=tuple(sorted(gone - positions)), again=len(gone & positions),
+    )  # fmt: skip
+    return _split(records, positions, rest)
+
+
 def _near(records: Records, positions: Collection[int], identical: Collection[int], threshold: float) -> list[Alike]:
     wanted = sorted(positions)
     others = [i for i in range(len(records)) if i not in positions and i not in identical]
@@ -217,10 +250,12 @@ def _near(records: Records, positions: Collection[int], identical: Collection[in
 
 def _split(records: Records, positions: Collection[int], found: Resolved) -> Resolved:
     """`found` with the records at `positions`, and duplicates where they are to go too, to forget and the rest to retain."""
-    added = found.added
-    forget = tuple(i for i, record_id in enumerate(records.ids) if i in positions or record_id in added)
-    if len(forget) == len(records):
+    added, erased = found.added, set(found.erased)
+    wanted = (i for i, record_id in enumerate(records.ids) if i in positions or record_id in added)
+    forget = tuple(i for i in wanted if i not in erased)
+    gone = {*forget, *erased}
+    if len(gone) == len(records):
         way_out = "Some records must stay: unlearning needs retained data. To forget everything, use the base model."
-        raise UsageError(Problem("request", f"all {len(records)} records are to be forgotten", way_out))
-    gone = set(forget)
+        left = " that are left" if erased else ""
+        raise UsageError(Problem("request", f"all {len(forget)} records{left} are to be forgotten", way_out))
     return replace(found, forget=forget, retain=tuple(i for i in range(len(records)) if i not in gone))

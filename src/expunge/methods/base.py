@@ -56,6 +56,8 @@ class MethodContext:
             as it is; None where the base is not known.
         embedded: (model, records) -> (U, H) states of its last layer, a text's the mean over its tokens; None where the
             model does not give them.
+        states: (model, records) -> (U,) log-probabilities of the labels, in nats, and (U, H) inputs of the output layer; None
+            where units are no tokens.
         fit: (records, seed) -> a model fine-tuned from the base on these alone; None without base and recipe.
         known: (N,) log-odds of all calibration records under the original, in nats, where the run has scored them anyway.
         reanswered: Answers, one a forget record -> these records with them in place of their own; None where records have
@@ -78,6 +80,7 @@ class MethodContext:
     gradient: Callable[[], dict[str, Tensor]]
     rewound: Callable[[float], Any | None]
     embedded: Callable[[Any, Encoded], np.ndarray | None]
+    states: Callable[[Any, Encoded], tuple[Tensor, Tensor]] | None = None
     fit: Callable[[Encoded, int], Any] | None = None
     known: np.ndarray | None = None
     reanswered: Callable[[Sequence[str]], Encoded] | None = None
@@ -139,12 +142,14 @@ class Method(Options):
         pushes: Where a step moves forget units: ``away`` from their class, ``nowhere``, or ``elsewhere`` (such as away from
             the original's answer), which only the method's own tests can check.
         needs_base: Whether `prepare` trains models from the base: the run then needs `retrain.base` and `retrain.recipe`.
+        rewinds: Whether `prepare` rewinds the original toward its base: the run then needs `retrain.base`.
     """
 
     needs: ClassVar[frozenset[str]] = NEEDS
     units: ClassVar[frozenset[str]] = frozenset({"classes", "tokens"})
     pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "elsewhere"
     needs_base: ClassVar[bool] = False
+    rewinds: ClassVar[bool] = False
 
     @classmethod
     def section(cls) -> str:
@@ -247,10 +252,12 @@ class Procedure(Options):
     Attributes:
         needs_base: Whether it trains from the base model: the run then needs `retrain.base` and `retrain.recipe`.
         units: What it can forget, as `Method.units`.
+        audits: Audits that a run of it has beside the task's.
     """
 
     needs_base: ClassVar[bool] = False
     units: ClassVar[frozenset[str]] = frozenset({"classes", "tokens"})
+    audits: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def section(cls) -> str:

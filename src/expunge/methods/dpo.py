@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from expunge.methods.base import Method, MethodContext
 from expunge.options import NonNegative, Positive, PositiveInt, option
-from expunge.preference import PREFERENCE, preferred, reanswering
+from expunge.preference import PREFERENCE, REFUSALS, preferred, reanswering
 from expunge.retain_term import RETAIN, Retain, retained
 
 if TYPE_CHECKING:
@@ -40,17 +40,7 @@ class DPO(Method):
     """
 
     beta: Positive = option(0.1, "inverse temperature")
-    answers: tuple[str, ...] = option(
-        (
-            "I don't know.",
-            "I'm not sure about that.",
-            "I have no information about this.",
-            "I can't answer that question.",
-            "That is not something I know.",
-            "I'm afraid I don't know the answer.",
-        ),
-        "answers that are preferred, one drawn for each record",
-    )
+    answers: tuple[str, ...] = option(REFUSALS, "answers that are preferred, one drawn for each record")
     retain: Retain = option("nll", RETAIN)
     retain_weight: NonNegative = option(1.0, "weight of what holds the retained records")
     retain_ratio: PositiveInt = option(1, "retained records drawn for each forget record")

@@ -1,0 +1,276 @@
+"""Requests in a row: every method forgets one after the other on one model, measured after each; one JSON a step."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from expunge.bench.assets import Assets, Busy
+from expunge.bench.cells import device_name
+from expunge.bench.continual_config import ContinualConfig
+from expunge.bench.datasets import Request, Split, read_split
+from expunge.bench.exact import sisa_after
+from expunge.bench.kinds import same_kind
+from expunge.bench.matrix import weights_hash
+from expunge.errors import NonFiniteLossError, Problem, UsageError
+from expunge.fit import device
+from expunge.folders import whole_file, whole_folder
+from expunge.methods.retrain import Retrain
+from expunge.methods.sisa import Sisa
+from expunge.models import inspect_folder, load_model, load_tokenizer
+from expunge.o3.model import O3Model
+from expunge.o3.request import account, prompts
+from expunge.record import environment
+from expunge.scoring import ScoreTable
+from expunge.tasks.base import Encoded
+
+__all__ = ["run_continual"]
+
+
+@dataclass(frozen=True)
+class _Assets(Assets):
+    """What the rows share; every model is scored on the same groups.
+
+    Attributes:
+        classes: Numbers of the classes of each request, in order.
+    """
+
+    classes: tuple[frozenset[int], ...] = ()
+
+    def positions(self, part: str, number: int) -> tuple[int, ...]:
+        """Positions of the records of a request's classes, counted from 1, in train or test."""
+        labels = getattr(self.split, part).labels
+        return tuple(i for i, label in enumerate(labels) if label in self.classes[number - 1])
+
+    @property
+    def rest(self) -> tuple[int, ...]:
+        """Positions of the test records of classes that no request names."""
+        gone = frozenset[int]().union(*self.classes)
+        return tuple(i for i, label in enumerate(self.split.test.labels) if label not in gone)
+
+    def request(self, number: int) -> Request:
+        """A request; records of the earlier ones are no longer there to be retained."""
+        gone = {i for before in range(1, number + 1) for i in self.positions("train", before)}
+        retain = tuple(i for i in range(len(self.split.train)) if i not in gone)
+        forget, unseen = self.positions("train", number), self.positions("test", number)
+        return Request(f"request {number}", forget, retain, self.rest, unseen, by_class=True)
+
+    @cached_property
+    def measured(self) -> dict[str, Encoded]:
+        """Group -> its records."""
+        found = {"rest": self.encoded("test", self.rest)}
+        for number in range(1, len(self.classes) + 1):
+            found[f"asked {number}"] = self.encoded("train", self.positions("train", number))
+            found[f"like {number}"] = self.encoded("test", self.positions("test", number))
+        return found
+
+    def groups(self, request: Request) -> dict[str, Encoded]:
+        del request
+        return self.measured
+
+
+def run_continual(
+    config: ContinualConfig,
+    folder: Path,
+    base: str,
+    out: Path,
+    work: Path,
+    *,
+    only: str = "*",
+    say: Callable[[str], None],
+) -> int:
+    """Make and measure every row that has no JSON yet; several workers on one folder share them.
+
+    Rows are named ``original-SEED`` and ``METHOD-SEED-REQUEST``. A request is unlearned from what the method left of the one
+    before, so a worker leaves a row alone whose forerunner is another worker's.
+
+    Args:
+        config: The benchmark.
+        folder: Folder of the data sets.
+        base: Folder or hub id of the base model.
+        out: Where results go: ``game.json`` and ``rows/``.
+        work: Where models are kept.
+        only: Pattern of row names (``o3-*``).
+        say: Shows a line of progress.
+
+    Returns:
+        How many rows this worker made.
+
+    Raises:
+        UsageError: Data or base model cannot be had, a class is unknown, or no row has such a name.
+    """
+    if problems := inspect_folder(base, where="--base"):
+        raise UsageError(problems)
+    ((name, data),) = config.bench.data.items()
+    split = read_split(name, data, folder, config.bench.matrix)
+    assets = _Assets(
+        name, split, config.bench, base, weights_hash(base), load_tokenizer(base, where="--base"), work, say,
+        classes=_classes(config, split),
+    )  # fmt: skip
+    _describe(config, assets, out)
+    count = len(assets.classes)
+    names = [f"original-{seed}" for seed in config.continual.seeds]
+    for seed in config.continual.seeds:
+        names += [f"{method}-{seed}-{k}" for method in config.bench.methods for k in range(1, count + 1)]
+    todo = [row for row in names if fnmatch(row, only)]
+    if not todo:
+        raise UsageError(
+            Problem("--only", f'no row is called "{only}"', "Names are original-SEED, METHOD-SEED-REQUEST.")
+        )
+    (out / "rows").mkdir(exist_ok=True)
+    done = 0
+    for row in todo:
+        file = out / "rows" / f"{row}.json"
+        try:
+            with assets.locked(f"{row}.row"):
+                if file.is_file():
+                    continue
+                start = time.perf_counter()
+                whole_file(file, json.dumps(_row(assets, row), indent=1, sort_keys=True) + "\n")
+        except (Busy, FileNotFoundError):
+            continue  # another worker is making it, or what it goes on from
+        done += 1
+        say(f"{row}: {time.perf_counter() - start:.0f} s")
+    return done
+
+
+def _classes(config: ContinualConfig, split: Split) -> tuple[frozenset[int], ...]:
+    number = {name: i for i, name in enumerate(split.label_names)}
+    named = [name for request in config.continual.requests for name in request]
+    problems = [
+        Problem("continual.requests", f'"{name}" is no class of the data', "Name classes that are there.")
+        for name in named
+        if name not in number
+    ]
+    if len(set(named)) < len(named):
+        problems.append(Problem("continual.requests", "a class is named twice", "Name each in one request."))
+    if problems:
+        raise UsageError(problems)
+    return tuple(frozenset(number[name] for name in request) for request in config.continual.requests)
+
+
+def _describe(config: ContinualConfig, assets: _Assets, out: Path) -> None:
+    sizes = {name: len(encoded) for name, encoded in assets.measured.items()}
+    listed = {
+        "data": assets.name,
+        "requests": [list(request) for request in config.continual.requests],
+        "recipe": {**asdict(config.bench.recipe), "epochs": config.continual.epochs},
+        "base": assets.base_sha256,
+        "n": {"train": len(assets.split.train), "dev": len(assets.split.dev), **sizes},
+        "sha256": {part: getattr(assets.split, part).sha256() for part in ("train", "dev", "test")},
+    }
+    listed, before = same_kind(out / "game.json", listed, "results of another kind")
+    seeds = sorted({*before.get("seeds", []), *config.continual.seeds})
+    whole_file(out / "game.json", json.dumps({**listed, "seeds": seeds}, indent=1, sort_keys=True) + "\n")
+
+
+def _row(assets: _Assets, name: str) -> dict[str, Any]:
+    common = {
+        "row": name,
+        "environment": {**environment(), "device": device_name(), "threads": torch.get_num_threads()},
+    }
+    if name.startswith("original-"):
+        seed = int(name.rpartition("-")[2])
+        model = assets.original(seed)
+        size = _bytes(assets.file(f"original-{seed}"))
+        return {**common, "kind": "original", "seed": seed, "storage": size, **_scored(assets, model)}
+    method, seed, number = name.rsplit("-", 2)
+    trial = assets.config.methods[method][0]
+    request, step = assets.request(int(number)), (method, int(seed), int(number))
+    common |= {"kind": method, "seed": int(seed), "request": int(number), "settings": trial.values()}
+    recipe, _ = assets.recipe()
+    retraining = recipe.epochs * len(request.retain)
+    if isinstance(trial.method, Sisa):
+        return {**common, **_sisa(assets, request, int(seed), retraining)}
+    start = time.perf_counter()
+    if isinstance(trial.method, Retrain):
+        records = assets.encoded("train", request.retain)
+        model = assets.trained(records, recipe, seed=trial.method.seed + int(seed), name=name)
+        log: Mapping[str, Any] = {"reason": "retrained"}
+        passes, checks = retraining, 0.0
+    else:
+        try:
+            outcome = assets.unlearned(_before(assets, *step), request.forget, request.retain, trial, int(seed))
+        except NonFiniteLossError as error:
+            return {**common, "failed": str(error)}
+        model, log, passes, checks = outcome.model, outcome.log, outcome.passes, outcome.check_passes
+    seconds = time.perf_counter() - start
+    place = assets.file(f"{method}-{seed}-{number}")
+    with whole_folder(place) as beside:
+        model.save_pretrained(beside)
+    return {
+        **common, "cost": _cost(passes, checks, retraining, seconds), "storage": _bytes(place),
+        "ended": {key: log.get(key) for key in ("steps", "kept_step", "reason")}, **_detected(assets, model, int(number)),
+        **_scored(assets, model),
+    }  # fmt: skip
+
+
+def _before(assets: _Assets, method: str, seed: int, number: int) -> Any:
+    """What the method left of the request before, or the original.
+
+    Raises:
+        FileNotFoundError: It is not there yet.
+    """
+    if number == 1:
+        return assets.original(seed)
+    folder = assets.file(f"{method}-{seed}-{number - 1}")
+    if not folder.is_dir():
+        raise FileNotFoundError(folder)
+    return load_model(str(folder), assets.task.auto_class, where="before").to(device())
+
+
+def _sisa(assets: _Assets, request: Request, seed: int, retraining: float) -> dict[str, Any]:
+    after = sisa_after(assets, request, seed)
+    model = _bytes(assets.file(f"original-{seed}"))
+    return {
+        "cost": _cost(after.passes, 0.0, retraining, after.seconds),
+        "storage": model * (after.all_stages + 1),  # a checkpoint a stage, and the base
+        "ended": {
+            "steps": None,
+            "kept_step": None,
+            "reason": f"{after.stages} of {after.all_stages} stages trained again",
+        },
+        "scores": {group: _short(table) for group, table in after.tables.items()},
+    }
+
+
+def _cost(passes: float, checks: float, retraining: float, seconds: float) -> dict[str, Any]:
+    return {
+        "passes": round(passes, 1), "checks": round(checks, 1), "retraining": retraining,
+        "ratio": round((passes + checks) / retraining, 4), "seconds": round(seconds, 1),
+    }  # fmt: skip
+
+
+def _scored(assets: _Assets, model: Any) -> dict[str, Any]:
+    return {"scores": {group: _short(table) for group, table in assets.scored(model, assets.measured).items()}}
+
+
+def _short(table: ScoreTable) -> dict[str, Any]:
+    """Which records were right, one digit each, and their mean loss in nats."""
+    right = "".join("1" if hit else "0" for hit in table.correct)
+    return {"right": right, "loss": round(float(table.losses.mean()), 4)}
+
+
+def _detected(assets: _Assets, model: Any, number: int) -> dict[str, Any]:
+    """How far an O3 model's newest detector loads its adapter: for the request's records, others like them, and the rest."""
+    if not isinstance(model, O3Model):
+        return {}
+    groups = {"asked": f"asked {number}", "like": f"like {number}", "rest": "rest"}
+    weights = {
+        name: np.round(model.detector_weights(prompts(assets.measured[group], assets.task))[-1], 5).tolist()
+        for name, group in groups.items()
+    }
+    return {"detector": weights, "o3": account(model)["o3"]}
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

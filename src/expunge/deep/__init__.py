@@ -1,0 +1,1 @@
+"""Deep unlearning of facts: a fact is gone when it can no longer be deduced from what stays."""

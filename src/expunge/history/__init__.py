@@ -1,0 +1,1 @@
+"""The history of a model: one record an erasure request, chained by hash, and how later requests and readers use it."""

@@ -1,0 +1,104 @@
+"""The next request on a model in memory: resolved against the same data, beside everything erased before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from expunge.checks import Prepared
+from expunge.config import RequestConfig
+from expunge.data.request import mentioning, read_request, resolve
+from expunge.errors import Problem, UsageError
+from expunge.history.earlier import History, held_records, kept_out
+from expunge.history.link import Link
+from expunge.model_kinds import unfit_kind
+from expunge.reading import Kind, content_key, read_columns, read_records
+
+__all__ = ["next_request"]
+
+
+def next_request(
+    before: Prepared, asked: Sequence[str] | RequestConfig, link: Link, model: Any, *, method: Any = None,
+    past: Sequence[Any] = (),
+) -> Prepared:  # fmt: skip
+    """A run that follows another one on its model.
+
+    Args:
+        before: The run that made the model.
+        asked: Ids, or a request by ids, file, mention, class or share.
+        link: What the history records of that run.
+        model: What it left.
+        method: Another method; left out: the same.
+        past: Records of earlier requests, anything `expunge.data.sources.read` takes.
+
+    Raises:
+        UsageError: The request cannot be resolved, or the method does not fit the model.
+    """
+    request = _asked(before, asked)
+    config = replace(before.config, request=replace(request, past=before.config.request.past))
+    if method is not None:
+        _must_fit(method, before, model)
+        config = replace(config, method=method)
+    kind = Kind(type(before.task), tuple(before.task.label_names))
+    data, train = config.data, before.train
+    ids = read_request(request, data.id, content_key(config, kind), None, data.format)
+    selected = _selected(before, request)
+    history = (before.history or History((), before.salt)).followed_by(link)
+    given = []
+    for source in (*config.request.past, *past):
+        columns = read_columns(config, source, "", "request.past", data.train_split)
+        given.append((str(source)[:60], read_records(columns, config, kind, "request.past", True)))
+    resolved = kept_out(history, train, resolve(train, ids, request, selected), ids, again=request.again)
+    held, strange = held_records(history, train, given)
+    known = {number: records for number, records in before.past.items() if number not in held}
+    return replace(
+        before, config=config, request=resolved, model=model, history=history, past={**known, **held}, strange=strange
+    )
+
+
+def _asked(before: Prepared, asked: Sequence[str] | RequestConfig) -> RequestConfig:
+    """The request; ids alone take the settings of the run before."""
+    if isinstance(asked, RequestConfig):
+        if asked.where is not None:
+            what = "a condition on columns cannot be met: only texts, labels and ids are kept in memory"
+            raise UsageError(Problem("request.where", what, "Name the ids, or save the model and use `expunge run`."))
+        return asked
+    settings = before.config.request
+    ids = (asked,) if isinstance(asked, str | int) else asked
+    return RequestConfig(
+        ids=tuple(str(i) for i in ids), seed=settings.seed, with_duplicates=settings.with_duplicates,
+        allow_missing=settings.allow_missing, with_near_duplicates=settings.with_near_duplicates,
+        near_duplicates=settings.near_duplicates,
+    )  # fmt: skip
+
+
+def _selected(before: Prepared, request: RequestConfig) -> list[int] | None:
+    """Positions that a mention or a class selects."""
+    train, task = before.train, before.task
+    if request.mention is not None:
+        return mentioning(train.texts, request.mention, apart=not train.of_words)
+    if request.label is None:
+        return None
+    if found := type(task).labelled(train.labels, request.label, task.label_names):
+        return found
+    what = f'no record of the training data carries "{request.label}"'
+    raise UsageError(Problem("request.label", what, "Name a class that is there."))
+
+
+def _must_fit(method: Any, before: Prepared, model: Any) -> None:
+    """A method for what the model is: classes or tokens, an ensemble, a pair beside a model, or one model alone."""
+    found = unfit_kind(method, model)
+    units = "tokens" if before.task.of_tokens else "classes"
+    if units not in method.units:
+        what = f"{type(method).__name__} does not work for this {before.task.noun}"
+        found.append(Problem("method", what, "`expunge list` names the methods there are."))
+    retrain = before.config.retrain
+    if method.needs_base and (retrain.base is None or before.recipe is None):
+        what = f"{type(method).__name__} needs the base model and the recipe, and the first run had none"
+        found.append(Problem("method", what, "Give base and recipe to unlearn()."))
+    elif getattr(method, "rewinds", False) and retrain.base is None:
+        what = f"{type(method).__name__} needs the base model, and the first run had none"
+        found.append(Problem("method", what, "Give base to unlearn()."))
+    if found:
+        raise UsageError(found)
