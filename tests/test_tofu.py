@@ -16,6 +16,7 @@ from expunge.bench.tofu_data import read_tofu
 from expunge.bench.tofu_markdown import tofu_markdown, write_tofu_table
 from expunge.bench.tofu_table import build_tofu_table
 from expunge.errors import UsageError
+from expunge.models import load_model, weights_sha256
 from expunge.testing import byte_tokenizer, tiny_causal, toy_answers
 
 ROOT = Path(__file__).parents[1]
@@ -120,6 +121,25 @@ def test_it_goes_on_where_it_was(folder: Path, results: Path) -> None:
     other = TofuConfig.load(folder / "tofu.toml", ["retain_sample=5"])
     with pytest.raises(UsageError, match="belongs to results of another kind"):
         run_tofu(other, folder, str(folder / "base"), results, folder / "work", say=said.append)
+
+
+def test_a_row_with_an_offset_says_that_the_original_stayed_as_it_is(folder: Path, results: Path) -> None:
+    text = CONFIG + (
+        '\n[methods.offset-npo]\nmethod = "offset"\nset = { objective = "npo", layers = 1 }\n'
+        "training = { epochs = 2.0, min_steps = 2, batch_size = 4, learning_rate = 1e-3 }\n"
+    )
+    (folder / "offset.toml").write_text(text, encoding="utf-8")
+    config, out, said = TofuConfig.load(folder / "offset.toml"), folder / "offset-out", []
+    run_tofu(config, folder, str(folder / "base"), out, folder / "work", only="offset-npo-0", say=said.append)
+    assert not any("trained on" in line for line in said), "the original is the one that is there"
+    own = json.loads((out / "rows" / "offset-npo-0.json").read_text(encoding="utf-8"))
+    original = load_model(str(next((folder / "work").glob("tofu-*/original-0"))), "AutoModelForCausalLM", where="x")
+    before, after = (own["offset"][f"weights_{when}"] for when in ("before", "after"))
+    assert before["large"] == after["large"] == weights_sha256(original)
+    assert before["small"] == after["small"] == before["tuned"] != after["tuned"]
+    assert len(own["measured"]["asked"]["forget"]["rouge"]) == 6, "written by the three models together"
+    steps = own["ended"]["steps"]
+    assert 0 < own["cost"]["passes"] < steps * 8 + 30
 
 
 def test_the_table_says_what_the_rows_hold(results: Path) -> None:

@@ -86,7 +86,8 @@ def beside(config: RunConfig, model: Any, model_config: Any, tokenizer: Any, tas
     """Whether the small model that a run names fits the model to erase from, where its method wants one."""
     if not isinstance(config.method, Offset) or model_config is None or task is None:
         return []
-    found = offset_fits.misfits(config.method, config.model.path, model, model_config, tokenizer, task)
+    path, trust = config.model.path, config.model.trust_remote_code
+    found = offset_fits.misfits(config.method, path, model, model_config, tokenizer, task, trust)
     if config.training.lora_rank:
         way_out = "Leave it out: the small model is trained whole, and is small."
         found.append(Problem("training.lora_rank", "offset trains no low-rank updates", way_out))

@@ -168,6 +168,7 @@ def _unlearned(models: TofuModels, name: str, seed: int) -> tuple[Any, dict[str,
             "seconds": round(seconds, 1),
         },
         "ended": {key: log.get(key) for key in ("steps", "kept_step", "reason", "state")},
+        **({"offset": log["offset"]} if "offset" in log else {}),
         "checks": [
             {k: round(v, 4) if isinstance(v, float) else v for k, v in check.items()} for check in log["checks"]
         ],

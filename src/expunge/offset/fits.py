@@ -18,7 +18,9 @@ _ALIKE = (
 )
 
 
-def misfits(method: Any, path: str, model: Any, model_config: Any, tokenizer: Any, task: type[Task]) -> list[Problem]:
+def misfits(
+    method: Any, path: str, model: Any, model_config: Any, tokenizer: Any, task: type[Task], trust_remote_code: bool
+) -> list[Problem]:
     """What keeps the method `offset` from working with a model.
 
     Args:
@@ -28,6 +30,7 @@ def misfits(method: Any, path: str, model: Any, model_config: Any, tokenizer: An
         model_config: Its configuration.
         tokenizer: Its tokenizer, or None where that is a problem of its own.
         task: Its task.
+        trust_remote_code: As in transformers.
     """
     before = getattr(model, "about", None) if model is not None else None
     if model is None and is_offset(path):
@@ -38,7 +41,7 @@ def misfits(method: Any, path: str, model: Any, model_config: Any, tokenizer: An
         way_out = f"Give method.alpha = {before.alpha}, as it was made with."
         return [Problem("method.alpha", f"{method.alpha} is not that of the offset folder", way_out)]
     if method.small is not None:
-        return _small(method.small, model_config, tokenizer, task)
+        return _small(method.small, model_config, tokenizer, task, trust_remote_code)
     if hasattr(model, "unknown_weights"):
         way_out = "Name a small model with the same vocabulary or classes: Offset(small=FOLDER)."
         return [Problem("method.small", "a black box has no layers to copy", way_out)]
@@ -52,12 +55,12 @@ def misfits(method: Any, path: str, model: Any, model_config: Any, tokenizer: An
     return []
 
 
-def _small(path: str, model_config: Any, tokenizer: Any, task: type[Task]) -> list[Problem]:
+def _small(path: str, model_config: Any, tokenizer: Any, task: type[Task], trust: bool) -> list[Problem]:
     where = "method.small"
     if found := models.inspect_folder(path, where=where):
         return found
     collected = Collector()
-    config = collected.run(models.load_config, path, where=where)
+    config = collected.run(models.load_config, path, where=where, trust_remote_code=trust)
     if config is None:
         return collected.problems
     kind = collected.run(task_for, (config.architectures or ["a model of unknown kind"])[0])
@@ -70,7 +73,7 @@ def _small(path: str, model_config: Any, tokenizer: Any, task: type[Task]) -> li
     if not task.of_tokens and config.id2label != model_config.id2label:
         way_out = "Its classes must be the model's, in the same order."
         return [Problem(where, f'"{path}" has other classes than the model', way_out)]
-    theirs = collected.run(models.load_tokenizer, path, where=where)
+    theirs = collected.run(models.load_tokenizer, path, where=where, trust_remote_code=trust)
     if theirs is not None and tokenizer is not None and theirs.get_vocab() != tokenizer.get_vocab():
         return [Problem(where, f'the tokenizer of "{path}" numbers other tokens than the model\'s', _ALIKE)]
     return collected.problems
