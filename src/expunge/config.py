@@ -94,6 +94,10 @@ class DataConfig(_Section):
     perturbed: str | None = option(
         None, "causal LM: column with lists of false answers, for truth-ratio; left out: perturbed_answers, if there"
     )
+    facts: str | None = option(
+        None, "causal LM: file of facts with questions, for deep-unlearning: .csv, .json, .jsonl"
+    )
+    rules: str | None = option(None, "their rules, for deep-unlearning; left out where the facts' JSON holds them")
     overlap: Literal["refuse", "drop"] = option("refuse", "held-out records that are also in training: refuse or drop")
 
 
@@ -219,7 +223,7 @@ SECTIONS: dict[str, type[_Section]] = {
     "audit": AuditConfig,
     "privacy": PrivacyConfig,
 }
-_FILES = {("request", "file"), ("retrain", "recipe"), ("privacy", "salt_file")}
+_FILES = {("data", "facts"), ("data", "rules"), ("request", "file"), ("retrain", "recipe"), ("privacy", "salt_file")}
 _FILES_OR_HUB_IDS = {
     ("model", "path"),
     ("data", "train"),

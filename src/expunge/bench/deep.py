@@ -20,7 +20,6 @@ from expunge.bench.deep_models import DeepModels
 from expunge.bench.kinds import same_kind
 from expunge.bench.matrix import weights_hash
 from expunge.deep.measures import depth
-from expunge.deep.measuring import known_sets
 from expunge.deep.plan import forget_the_closure
 from expunge.deep.reading import read_knowledge
 from expunge.errors import NonFiniteLossError, Problem, UsageError
@@ -119,7 +118,7 @@ def _row(models: DeepModels, name: str, asked: tuple[str, str, int] | None) -> d
         return {**common, "gone": before}
     method, scope, target = asked
     forget = [target] if scope == "alone" else list(forget_the_closure(facts.base, [target]).forget)
-    sets, complete = known_sets(facts, target)
+    sets, complete = facts.sets(target)
     points: list[dict[str, Any]] = []
     began = time.perf_counter()
 
