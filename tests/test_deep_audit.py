@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from expunge import cli
 from expunge.audits.base import AuditContext
 from expunge.audits.deep_unlearning import DeepUnlearning
 from expunge.chosen_audits import lacking
-from expunge.config import DataConfig, RunConfig
+from expunge.config import DataConfig, Recipe, RunConfig
 from expunge.deep.fact_file import FactFile
 from expunge.deep.knowledge import KnowledgeBase
 from expunge.deep.reading import parse_atoms
+from expunge.fit import train
 from expunge.methods.finetune import FineTune
+from expunge.record import RunRecord
 from expunge.stress import Material, asked_facts
 from expunge.tasks.base import Encoded
 from expunge.tasks.generation import Generation
@@ -112,3 +115,40 @@ def test_what_the_audit_lacks_is_told_before_a_run(tmp_path: Path) -> None:
     assert "some facts come without a question" in said(facts=str(file))
     file.write_text(json.dumps({"facts": [{**rows[0], "question": "q", "answer": "a"}], "rules": rules}))
     assert said(facts=str(file)) == ""
+
+
+def test_a_run_asks_its_models_the_facts(tmp_path: Path) -> None:
+    """f1 is to be forgotten: the original, which learnt all four facts, can say it; the record has every figure of both."""
+    rows = [(f"f{i}", f"{'abcd'[i]}?", "xyzw"[i]) for i in range(4)]
+    parts = [("Ann", "child", "Bob"), ("Carl", "child", "Bob"), ("Ann", "husband", "Carl"), ("Bob", "job", "monk")]
+    facts = [
+        {"subject": a, "relation": r, "object": b, "question": asked, "answer": said, "id": name}
+        for (a, r, b), (name, asked, said) in zip(parts, rows, strict=True)
+    ]
+    rules = [{"if": "husband(?x, ?y), child(?x, ?z)", "then": "child(?y, ?z)"}]
+    (tmp_path / "facts.json").write_text(json.dumps({"facts": facts, "rules": rules}))
+    write = {"train.csv": rows, "held.csv": [(f"h{i}", f"{i}?", "q") for i in range(8)]}
+    for name, own in write.items():
+        (tmp_path / name).write_text("id,prompt,answer\n" + "".join(f"{','.join(row)}\n" for row in own))
+    task = Generation(byte_tokenizer(), 64, (), "{prompt}={answer}")
+    encoded = task.encode_texts([row[1:] for row in rows])
+    recipe = Recipe(epochs=80.0, learning_rate=1e-2, batch_size=4)
+    train(tiny_causal(), task, encoded, recipe, seed=0).save_pretrained(tmp_path / "model")
+    task.tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "ids.txt").write_text("f1\n")
+    words = [
+        "run", "--model", str(tmp_path / "model"), "--data", str(tmp_path / "train.csv"), "--id", "id", "--forget",
+        str(tmp_path / "ids.txt"), "--held-out", str(tmp_path / "held.csv"), "--method", "gradient-ascent", "--out",
+        str(tmp_path / "out"), "--template", "{prompt}={answer}", "--max-length", "64", "--audit", "deep-unlearning",
+    ]  # fmt: skip
+    sets = [f"data.facts={json.dumps(str(tmp_path / 'facts.json'))}", "training.epochs=2.0", "training.min_steps=2"]
+    cli.app([*words, *(part for one in sets for part in ("--set", one))], standalone_mode=False)
+    record = RunRecord.read(tmp_path / "out")
+    found = [row for row in record.measurements if row.audit == "deep-unlearning"]
+    assert {(row.name.split(":")[0].split(",")[0], row.model) for row in found} == {
+        (name, model)
+        for name in ("superficial forgetting", "success", "recall", "accuracy")
+        for model in ("original", "unlearned")
+    }
+    assert record.find("superficial forgetting", "original", "forget").value == 0
+    assert record.find("accuracy, all other facts", "original", "forget").value == 1

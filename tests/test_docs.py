@@ -26,8 +26,21 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_options_in_the_docs_exist(page: Path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     known = ""
-    for command in ("run", "check", "plan", "audit", "records", "report", "demo", "init", "list", "show", "train-sisa",
-                    "deep plan", "deep measure"):
+    for command in (
+        "run",
+        "check",
+        "plan",
+        "audit",
+        "records",
+        "report",
+        "demo",
+        "init",
+        "list",
+        "show",
+        "train-sisa",
+        "deep plan",
+        "deep measure",
+    ):
         monkeypatch.setattr(sys, "argv", ["expunge", *command.split(), "--help"])
         with pytest.raises(SystemExit):
             cli.main()
