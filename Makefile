@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo demo-generation fmt lint types test test-slow bench-encoders bench-calibrated bench-lira bench-tofu bench-continual clean
+.PHONY: help install install-dev demo demo-generation fmt lint types test test-slow bench-encoders bench-calibrated bench-lira bench-tofu bench-continual bench-deep clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -90,6 +90,11 @@ CONTINUAL ?= benchmarks/results/continual
 bench-continual: install  ## Requests in a row: every method, one after the other (ONLY=a row; goes on where it was)
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[demo,peft]"
 	$(BIN)/expunge bench continual benchmarks/continual.toml --data $(DATA) --out $(CONTINUAL) --work bench-output/work-continual $(if $(ONLY),--only '$(ONLY)') --table $(if $(filter benchmarks/results/continual,$(CONTINUAL)),docs/benchmark,$(CONTINUAL))/continual.md
+
+DEEP ?= benchmarks/results/deep
+
+bench-deep: $(VENV)/.installed-generation  ## Can a forgotten fact still be deduced? EDU-RELAT (ONLY=a row; goes on where it was)
+	$(BIN)/expunge bench deep benchmarks/deep.toml --data $(DATA)/edu_relat/edu_relat.json --out $(DEEP) --work bench-output/work-deep $(if $(ONLY),--only '$(ONLY)') --table $(if $(filter benchmarks/results/deep,$(DEEP)),docs/benchmark,$(DEEP))/deep.md
 
 clean:  ## Remove what these commands made, .venv and demo-output included
 	rm -rf $(VENV) demo-output demo-generation-output bench-output .pytest_cache .ruff_cache .hypothesis dist build

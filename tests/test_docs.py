@@ -27,8 +27,8 @@ def test_options_in_the_docs_exist(page: Path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     known = ""
     commands = ("run", "check", "plan", "audit", "records", "report", "demo", "init", "list", "show", "train-sisa")
-    for command in (*commands, "history", "verify"):
-        monkeypatch.setattr(sys, "argv", ["expunge", command, "--help"])
+    for command in (*commands, "history", "verify", "deep plan", "deep measure"):
+        monkeypatch.setattr(sys, "argv", ["expunge", *command.split(), "--help"])
         with pytest.raises(SystemExit):
             cli.main()
         known += capsys.readouterr().out

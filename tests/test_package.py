@@ -32,7 +32,7 @@ LAYERS = [
         "retain_term",
     },
     {"token_losses", "token_metrics", "token_attacks", "preference"},
-    {"config", "tasks.base", "data.records"},
+    {"config", "config_paths", "tasks.base", "data.records"},
     {
         "models",
         "sisa",

@@ -34,7 +34,24 @@ def lacking(config: RunConfig, audits: Mapping[str, Any], train: Records | None)
         if "alternatives" in audit.needs and train is not None and not train.alternatives:
             way_out = "Name the column of false answers: data.perturbed (left out: perturbed_answers)."
             problems.append(Problem("audit", f"{name} needs false answers, and the training data have none", way_out))
+        if "facts" in audit.needs:
+            problems += _of_facts(name, config)
         if "reference" in audit.needs and config.retrain.base is None:
             way_out = "Name the model the original was fine-tuned from: --base PATH."
             problems.append(Problem("audit", f"{name} needs the base model, and none is named", way_out))
     return problems
+
+
+def _of_facts(name: str, config: RunConfig) -> list[Problem]:
+    """What keeps an audit from asking a model facts."""
+    if config.data.facts is None:
+        way_out = "Name a file: --set data.facts=facts.csv --set data.rules=rules.csv."
+        return [Problem("data.facts", f"{name} needs facts, and none are named", way_out)]
+    from expunge.deep.reading import read_knowledge
+
+    found = Collector()
+    read = found.run(read_knowledge, config.data.facts, config.data.rules)
+    if read is not None and not all(read.questions):
+        way_out = "Give every fact a question and an answer: a model is asked them."
+        found.problems.append(Problem("data.facts", "some facts come without a question", way_out))
+    return found.problems

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["continual", "lira", "run", "table", "tofu"]
+__all__ = ["continual", "deep", "lira", "run", "table", "tofu"]
 
 
 def run(
@@ -110,6 +110,31 @@ def continual(
     print(f"{done} rows made; the results are in {out}")
     if any((out / "rows").glob("original-*.json")):
         print(write_continual_table(out, table_ or out / "continual.md"))
+
+
+def deep(
+    config: Annotated[Path, typer.Argument(help="A benchmark on facts, such as benchmarks/deep.toml.")],
+    data: Annotated[Path, typer.Option(help="Facts and rules with questions: edu_relat.json, or a JSON of both.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results: one JSON a method, scope and target.")],
+    base: Annotated[str, typer.Option(help="Base model: folder or hub id; left out: SmolLM2-135M-Instruct.")] = "",
+    work: Annotated[Path | None, typer.Option(help="Folder for the fine-tuned model; left out: OUT/work.")] = None,
+    only: Annotated[
+        str, typer.Option(help="Pattern of rows: original, METHOD-alone-TARGET, METHOD-closure-TARGET.")
+    ] = "*",
+    set_: Annotated[list[str] | None, typer.Option("--set", help='Change a size: targets=["283"].')] = None,
+    table_: Annotated[Path | None, typer.Option("--table", help="Markdown file; left out: OUT/deep.md.")] = None,
+) -> None:
+    """Deep unlearning of facts on EDU-RELAT: recall against accuracy, targets alone and with their closure; resumable."""
+    from expunge.bench.deep import run_deep
+    from expunge.bench.deep_config import DeepConfig
+    from expunge.bench.deep_table import write_deep_table
+    from expunge.smollm2 import smollm2_folder
+
+    chosen = base or str(smollm2_folder())
+    done = run_deep(DeepConfig.load(config, set_ or ()), data, chosen, out, work or out / "work", only=only, say=_say)
+    print(f"{done} rows made; the results are in {out}")
+    if any((out / "rows").glob("*-*.json")):
+        print(write_deep_table(out, table_ or out / "deep.md"))
 
 
 def _base(given: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from expunge import registry
+from expunge.config_paths import anchor_paths, expand_paths
 from expunge.errors import Problem, UsageError
 from expunge.options import (
     Fraction,
@@ -36,7 +37,6 @@ __all__ = [
     "RunConfig",
     "StopConfig",
     "TrainingConfig",
-    "absolute_paths",
 ]  # fmt: skip
 
 Precision = Literal["float32", "bfloat16"]
@@ -94,6 +94,10 @@ class DataConfig(_Section):
     perturbed: str | None = option(
         None, "causal LM: column with lists of false answers, for truth-ratio; left out: perturbed_answers, if there"
     )
+    facts: str | None = option(
+        None, "causal LM: file of facts with questions, for deep-unlearning: .csv, .json, .jsonl"
+    )
+    rules: str | None = option(None, "their rules, for deep-unlearning; left out where the facts' JSON holds them")
     overlap: Literal["refuse", "drop"] = option("refuse", "held-out records that are also in training: refuse or drop")
 
 
@@ -223,15 +227,6 @@ SECTIONS: dict[str, type[_Section]] = {
     "audit": AuditConfig,
     "privacy": PrivacyConfig,
 }
-_FILES = {("request", "file"), ("request", "past"), ("retrain", "recipe"), ("privacy", "salt_file")}
-_FILES_OR_HUB_IDS = {
-    ("model", "path"),
-    ("data", "train"),
-    ("data", "held_out"),
-    ("data", "calibration"),
-    ("retrain", "base"),
-    ("retrain", "models"),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -279,7 +274,7 @@ class RunConfig:
                 problems.append(Problem("--set", f'"{word}" has no "="', "Write --set section.key=value."))
         for key, value in (flags or {}).items():
             _put(values, key, value, problems)
-        _change_paths(values, lambda text, _: str(Path(text).expanduser()) if text.startswith("~") else text)
+        expand_paths(values)
         built: dict[str, Any] = {}
         known = {*SECTIONS, "method", "seed"}
         for name, section in values.items():
@@ -322,7 +317,7 @@ class RunConfig:
             return cls.from_dict({}, sets, flags)
         values = _read_toml(Path(path).expanduser(), "the config")
         folder = Path(path).expanduser().resolve().parent
-        _change_paths(values, lambda text, hub: _anchored(text, hub, folder))
+        anchor_paths(values, folder)
         return cls.from_dict(values, sets, flags)
 
 
@@ -370,30 +365,3 @@ def _put(values: dict[str, Any], key: str, value: Any, problems: list[Problem]) 
         values[section][name] = value
     else:
         problems.append(Problem(key, f"{section} is not a section in the config", f"Write it as a table: [{section}]."))
-
-
-def _change_paths(values: dict[str, Any], change: Callable[[str, bool], str]) -> None:
-    """Replace every path of a config by `change(path, whether it can be a hub id)`."""
-    for section, name in _FILES | _FILES_OR_HUB_IDS:
-        table = values.get(section)
-        if not isinstance(table, dict) or not table.get(name):
-            continue
-        given, hub = table[name], (section, name) in _FILES_OR_HUB_IDS
-        if isinstance(given, str):
-            table[name] = change(given, hub)
-        elif isinstance(given, list | tuple):
-            table[name] = [change(item, hub) if isinstance(item, str) else item for item in given]
-
-
-def _anchored(text: str, hub: bool, folder: Path) -> str:
-    path = folder / Path(text).expanduser()
-    names_a_file = text.startswith((".", "/", "~")) or text.count("/") > 1 or path.suffix in _DATA_SUFFIXES
-    return str(path) if not hub or names_a_file or path.exists() else text
-
-
-def absolute_paths(values: dict[str, Any]) -> None:
-    """Make the paths of a config absolute where they exist here, so that it can be read from any folder."""
-    _change_paths(values, lambda text, _: str(Path(text).absolute()) if Path(text).exists() else text)
-
-
-_DATA_SUFFIXES = {".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".toml", ".conll", ".bio", ".iob", ".iob2"}

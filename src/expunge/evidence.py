@@ -13,7 +13,7 @@ import numpy as np
 from expunge import registry
 from expunge.audits.base import AuditContext, Tables
 from expunge.checks import Prepared
-from expunge.config import absolute_paths
+from expunge.config_paths import absolute_paths
 from expunge.history.returned import finding as came_back
 from expunge.history.section import history_section
 from expunge.memorisation import Memory, memorised

@@ -18,6 +18,8 @@ from expunge.audits.base import Tables
 from expunge.checks import Prepared
 from expunge.data.records import Records
 from expunge.data.rewording import REWORDINGS, reworded
+from expunge.deep.fact_file import FactFile
+from expunge.deep.reading import read_knowledge
 from expunge.errors import RunError
 from expunge.evidence import Evidence, build_record
 from expunge.fit import device, fit, plain
@@ -272,15 +274,25 @@ class Run:
                         for group, records in groups.items()
                     }
             asked = self._asked() if {"alternatives", "written"} & self.needs and task.of_tokens else {}
+            facts, targets = self._facts() if "facts" in self.needs else (None, ())
             recipe, training = prepared.recipe, prepared.config.training
             self._stress_material = Material(
                 task=task, forget=encoded["forget"], calibration=encoded["calibration"], evaluation=encoded["evaluation"],
                 rewordings=rewordings, learning_rate=(recipe or training).learning_rate,
                 batch_size=prepared.config.audit.batch_size, seed=prepared.config.seed,
                 alternatives={g: other_answers(task, records) for g, records in asked.items() if records.alternatives},
-                texts={group: records.texts for group, records in asked.items()},
+                texts={group: records.texts for group, records in asked.items()}, facts=facts, targets=targets,
             )  # fmt: skip
         return self._stress_material
+
+    def _facts(self) -> tuple[FactFile | None, tuple[int, ...]]:
+        """The facts named, and which of them are forget records, by question and answer; none of a classifier."""
+        data = self.prepared.config.data
+        if data.facts is None or not self.prepared.task.of_tokens:
+            return None, ()
+        read = read_knowledge(data.facts, data.rules)
+        forget = set(self.prepared.train.take(self.prepared.request.forget).texts)
+        return read, tuple(i for i, asked in enumerate(read.questions) if asked in forget)
 
     def _asked(self) -> dict[str, Records]:
         """The records that a language model is asked about in other ways: all to forget, a part of the others."""

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from expunge.audits.base import Tables
+from expunge.deep.fact_file import FactFile
+from expunge.deep.probing import answered
 from expunge.models import head_of
 from expunge.scoring import ScoreTable, score
 from expunge.tasks.base import Encoded
@@ -43,6 +45,8 @@ class Material:
         seed: Seed of relearning's split and order.
         alternatives: Group -> its records with the true answer in other words, and with each false answer.
         texts: Group -> its records' texts, which answers are written to.
+        facts: Facts that a language model is asked, with their rules.
+        targets: Positions of the facts that are forget records.
     """
 
     task: Any
@@ -55,6 +59,8 @@ class Material:
     seed: int = 0
     alternatives: Mapping[str, Sequence[Encoded]] = field(default_factory=dict)
     texts: Mapping[str, Sequence[tuple[str, ...]]] = field(default_factory=dict)
+    facts: FactFile | None = None
+    targets: Sequence[int] = ()
 
     def scored(self, model: Any, groups: Mapping[str, Encoded]) -> tuple[Tables, float]:
         """Score tables of these groups (an empty one is left out), and their cost in example-passes."""
@@ -180,9 +186,24 @@ def detected(model: Any, material: Material) -> tuple[Mapping[str, Any], float]:
     return found, sum(map(len, groups.values())) / 3
 
 
+def asked_facts(model: Any, material: Material) -> tuple[dict[str, Any], float]:
+    """Which facts a language model answers, as `answered` tells; with the facts and the targets, for the audit.
+
+    Nothing where no facts are named. Cost: about a pass forward a fact, two where an answer has to be written.
+    """
+    facts = material.facts
+    if facts is None:
+        return {}, 0.0
+    asked = [question for question in facts.questions if question is not None]
+    known = answered(model, material.task, asked, batch_size=material.batch_size)
+    found = {"facts": facts, "known": known, "targets": tuple(material.targets)}
+    return found, (len(asked) + float((~known).sum())) / 3
+
+
 STRESSES: dict[str, Callable[[Any, Material], tuple[Mapping[str, Any], float]]] = {
     "alternatives": alternatives,
     "detected": detected,
+    "facts": asked_facts,
     "gradients": gradients,
     "int8": int8,
     "relearned": relearned,

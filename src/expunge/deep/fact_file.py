@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from expunge.deep.knowledge import KnowledgeBase
+from expunge.deep.minimal import minimal_sets
 from expunge.errors import Problem, UsageError
 from expunge.options import did_you_mean
 
@@ -57,6 +58,11 @@ class FactFile:
     def name(self, position: int) -> str:
         """Id of a known fact, else the fact as it is written."""
         return self.ids[position] if position < len(self.ids) else str(self.base.closure.facts[position])
+
+    def sets(self, target: int) -> tuple[list[frozenset[int]], bool]:
+        """Minimal sets of a target, those found here and those the file names; and whether these are all."""
+        family = minimal_sets(self.base.closure, (target,))
+        return list({*family.sets, *self.published.get(target, ())}), family.complete
 
     @property
     def idle(self) -> list[str]:

@@ -9,14 +9,13 @@ from typing import Any
 
 from expunge.deep.fact_file import FactFile
 from expunge.deep.measures import Depth, depth
-from expunge.deep.minimal import minimal_sets
 from expunge.deep.probing import answered
 from expunge.deep.reading import read_knowledge
 from expunge.errors import Collector, Problem, UsageError
 from expunge.models import inspect_folder, load_config, load_model, load_tokenizer
 from expunge.tasks.generation import Generation, template_problems
 
-__all__ = ["Found", "known_sets", "measure_model"]
+__all__ = ["Found", "measure_model"]
 
 
 @dataclass(frozen=True)
@@ -88,16 +87,10 @@ def measure_model(
     gone = frozenset(i for i, one in enumerate(known) if not one)
     depths, complete = {}, {}
     for place in places:
-        sets, all_of_them = known_sets(read, place)
+        sets, all_of_them = read.sets(place)
         depths[read.name(place)] = depth(read.base, place, gone, sets)
         complete[read.name(place)] = all_of_them
     return Found(len(known), int(known.sum()), depths, complete)
-
-
-def known_sets(read: FactFile, target: int) -> tuple[list[frozenset[int]], bool]:
-    """Minimal sets of a target: those found here and those the file names; and whether these are all."""
-    family = minimal_sets(read.base.closure, (target,))
-    return list({*family.sets, *read.published.get(target, ())}), family.complete
 
 
 def _targets(read: FactFile, targets: Sequence[str]) -> tuple[int, ...]:
