@@ -169,6 +169,23 @@ def test_the_first_stays_forgotten(second: tuple[Erased, Path]) -> None:
     assert len(erased.model.manifest.requests) == 2
 
 
+@pytest.mark.slow
+def test_one_weight_for_all_is_the_papers_formula_and_can_bring_the_first_back(
+    job: Job, second: tuple[Erased, Path]
+) -> None:
+    """Records of water load the second adapter too, which was taught to call some records water."""
+    method = dataclasses.replace(METHOD, load="all")
+    given: dict[str, Any] = {"held_out": HELD, "id": "id", "audit": AuditConfig(audits=("utility",), bootstrap=2)}
+    one = unlearn(str(job.model), TRAIN, method, forget=of_class("water"), **given)
+    assert right(one.model, one, "water") < 0.2
+    two = one.forget_next([row["id"] for row in TRAIN if row["label"] == "machine"])
+    encoded = rows(two, "water").input_ids
+    own = two.model.detector_weights(encoded)
+    np.testing.assert_array_equal(two.model.as_loaded(own), np.stack([own.max(axis=0)] * 2))
+    assert right(two.model, two, "water") > 0.5
+    assert right(second[0].model, second[0], "water") < 0.25, "each by its own detector"
+
+
 def test_saved_and_loaded_it_scores_the_same(first: tuple[Erased, Path], second: tuple[Erased, Path]) -> None:
     texts = [row["text"] for row in TRAIN[:40]]
     for erased, folder in (first, second):
