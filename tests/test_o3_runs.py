@@ -18,6 +18,7 @@ from expunge import O3, AuditConfig, Erased, UsageError, unlearn
 from expunge.checks import Inputs, check
 from expunge.config import ModelConfig, PrivacyConfig, Recipe, RequestConfig, RunConfig
 from expunge.fit import train
+from expunge.history.verify import verify
 from expunge.models import head_of, load_model, weights_sha256
 from expunge.o3.adapters import plain_weights, weights_of
 from expunge.o3.encoder import load_encoder
@@ -448,6 +449,8 @@ def test_a_language_models_folder_and_its_next_request(silenced: Erased, tmp_pat
     following = execute(prepared)
     assert following.model.encoder.name == str(encoder)
     assert len(following.model.detectors) == 2
+    head = following.save(tmp_path / "two")
+    assert verify(tmp_path / "two", head=head).ok
 
 
 def test_a_language_model_needs_an_encoder_to_be_named(causal: Path, tmp_path: Path) -> None:

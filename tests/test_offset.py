@@ -23,6 +23,7 @@ from expunge.config import DataConfig, ModelConfig, Recipe, RunConfig, TrainingC
 from expunge.errors import RunError
 from expunge.fit import arguments, train
 from expunge.generating import generate
+from expunge.history.verify import verify
 from expunge.models import head_of, load_model, weights_sha256
 from expunge.offset.ensemble import OffsetModel, with_offset
 from expunge.offset.folder import load_offset
@@ -389,6 +390,25 @@ def test_a_run_forgets_and_says_what_it_did_not_do(folder: Path, tmp_path: Path)
     again = erased.forget_next([ROWS[8]["id"]])
     assert weights_sha256(again.model.small) == about["weights_after"]["small"], "the same pair goes on"
     assert weights_sha256(again.model.tuned) != about["weights_after"]["tuned"]
+
+
+def test_its_folder_takes_the_next_request_of_one_history(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "salt").write_bytes(b"a salt of the tests, not a secret")
+    salted = {"salt_file": str(tmp_path / "salt"), "training": TrainingConfig(epochs=1.0, min_steps=2, batch_size=4)}
+    run(str(folder), Offset(layers=1), **salted).save(tmp_path / "one")
+    later = [row["id"] for row in ROWS[8:12]]
+    with pytest.raises(UsageError, match="the model is one with an offset; no other method fits it"):
+        run(str(tmp_path / "one"), "npo", **salted)
+    second = expunge.unlearn(
+        str(tmp_path / "one"), ROWS, Offset(layers=1), forget=later, held_out=HELD, id="id", **{**QUICK, **salted}
+    )
+    head = second.save(tmp_path / "two")
+    assert second.record.data["retain"] == len(ROWS) - len(FORGET) - len(later), "those erased before stay out"
+    assert [verify(tmp_path / name).ok for name in ("one", "two")] == [True, True]
+    assert verify(tmp_path / "two", head=head).ok
+    weights = tmp_path / "two" / "tuned" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    assert not verify(tmp_path / "two").ok
 
 
 def test_the_cost_is_counted_by_share_of_the_parameters(folder: Path) -> None:
