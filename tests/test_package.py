@@ -19,6 +19,7 @@ LAYERS = [
     {
         "registry",
         "folders",
+        "versioned",
         "privacy",
         "record",
         "history.link",

@@ -21,6 +21,7 @@ from expunge.bench.datasets import Request, Split, read_split
 from expunge.bench.exact import sisa_after
 from expunge.bench.kinds import same_kind
 from expunge.bench.matrix import weights_hash
+from expunge.bench.rows import make_rows
 from expunge.errors import NonFiniteLossError, Problem, UsageError
 from expunge.fit import device
 from expunge.folders import whole_file, whole_folder
@@ -126,21 +127,11 @@ def run_continual(
         raise UsageError(
             Problem("--only", f'no row is called "{only}"', "Names are original-SEED, METHOD-SEED-REQUEST.")
         )
-    (out / "rows").mkdir(exist_ok=True)
-    done = 0
-    for row in todo:
-        file = out / "rows" / f"{row}.json"
-        try:
-            with assets.locked(f"{row}.row"):
-                if file.is_file():
-                    continue
-                start = time.perf_counter()
-                whole_file(file, json.dumps(_row(assets, row), indent=1, sort_keys=True) + "\n")
-        except (Busy, FileNotFoundError):
-            continue  # another worker is making it, or what it goes on from
-        done += 1
-        say(f"{row}: {time.perf_counter() - start:.0f} s")
-    return done
+    # A row that goes on from one that is not there yet is left to whoever makes that one.
+    return make_rows(
+        todo, out, lambda row: assets.locked(f"{row}.row"), lambda row: _row(assets, row), say,
+        passes=(Busy, FileNotFoundError),
+    )  # fmt: skip
 
 
 def _classes(config: ContinualConfig, split: Split) -> tuple[frozenset[int], ...]:

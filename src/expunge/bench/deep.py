@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from expunge.bench.cells import device_name
 from expunge.bench.deep_config import DeepConfig
 from expunge.bench.deep_models import DeepModels
 from expunge.bench.kinds import same_kind
 from expunge.bench.matrix import weights_hash
+from expunge.bench.rows import locked_in, make_rows
 from expunge.deep.measures import depth
 from expunge.deep.plan import forget_the_closure
 from expunge.deep.reading import read_knowledge
@@ -71,23 +71,8 @@ def run_deep(
     if not todo:
         raise UsageError(Problem("--only", f'no row is called "{only}"', "Names are original, METHOD-SCOPE-TARGET."))
     _describe(config, models, out)
-    locks = work / f"deep-{models.key}-locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    (out / "rows").mkdir(exist_ok=True)
-    done = 0
-    for name, asked in todo.items():
-        file = out / "rows" / f"{name}.json"
-        try:
-            with FileLock(locks / f"{name}.lock", timeout=0):
-                if file.is_file():
-                    continue
-                start = time.perf_counter()
-                whole_file(file, json.dumps(_row(models, name, asked), indent=1, sort_keys=True) + "\n")
-        except Timeout:
-            continue  # another worker is making it
-        done += 1
-        say(f"{name}: {time.perf_counter() - start:.0f} s")
-    return done
+    locked = locked_in(work / f"deep-{models.key}-locks")
+    return make_rows(todo, out, locked, lambda name: _row(models, name, todo[name]), say)
 
 
 def _describe(config: DeepConfig, models: DeepModels, out: Path) -> None:

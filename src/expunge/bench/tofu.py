@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from transformers import set_seed
 
 from expunge.bench.cells import device_name
 from expunge.bench.kinds import same_kind
 from expunge.bench.matrix import weights_hash
+from expunge.bench.rows import locked_in, make_rows
 from expunge.bench.tofu_config import TofuConfig
 from expunge.bench.tofu_data import GROUPS, TofuData, read_tofu
 from expunge.bench.tofu_models import TofuModels
@@ -73,24 +73,7 @@ def run_tofu(
     todo = [name for name in names if fnmatch(name, only)]
     if not todo:
         raise UsageError(Problem("--only", f'no row is called "{only}"', "Names are base, original-SEED, METHOD-SEED."))
-    locks = work / f"tofu-{models.key}"
-    locks.mkdir(parents=True, exist_ok=True)
-    (out / "rows").mkdir(exist_ok=True)
-    done = 0
-    for name in todo:
-        file = out / "rows" / f"{name}.json"
-        try:
-            with FileLock(locks / f"{name}.row.lock", timeout=0):
-                if file.is_file():
-                    continue
-                start = time.perf_counter()
-                row = _row(models, name)
-                whole_file(file, json.dumps(row, indent=1, sort_keys=True) + "\n")
-        except Timeout:
-            continue  # another worker is making it
-        done += 1
-        say(f"{name}: {time.perf_counter() - start:.0f} s")
-    return done
+    return make_rows(todo, out, locked_in(work / f"tofu-{models.key}"), lambda name: _row(models, name), say)
 
 
 def _describe(config: TofuConfig, data: TofuData, hashed: str, out: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from expunge.errors import Problem, UsageError
+from expunge.versioned import read_versioned
 
 __all__ = ["FILE", "Large", "Manifest"]
 
@@ -58,13 +59,8 @@ class Manifest:
         Raises:
             UsageError: It is broken, or of a newer Expunge.
         """
-        try:
-            values = json.loads((Path(folder).expanduser() / FILE).read_text(encoding="utf-8"))
-            version = values.pop("version")
-            if version == _VERSION:
-                return cls(large=Large(**values.pop("large")), **values)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            what = f'the {FILE} of "{folder}" cannot be read ({type(error).__name__})'
-            raise UsageError(Problem(where, what, "Give the folder as `expunge run` wrote it.")) from None
-        what = f'"{folder}" is of version {version} of the offset folder, known is {_VERSION}'
-        raise UsageError(Problem(where, what, "Use the Expunge that wrote it, or a newer one."))
+
+        def built(values: dict[str, Any]) -> Manifest:
+            return cls(large=Large(**values.pop("large")), **values)
+
+        return read_versioned(folder, FILE, _VERSION, built, where=where, noun="the offset folder")

@@ -15,6 +15,7 @@ from expunge.errors import Problem, UsageError
 from expunge.options import Options, PositiveInt, option
 from expunge.sisa.plan import Plan
 from expunge.tasks.base import Encoded
+from expunge.versioned import read_versioned
 
 __all__ = ["FILE", "Ledger", "Manifest", "Members"]
 
@@ -86,26 +87,22 @@ class Manifest:
         Raises:
             UsageError: It is broken, or of a newer Expunge.
         """
-        try:
-            values = json.loads((Path(folder).expanduser() / FILE).read_text(encoding="utf-8"))
-            version = values.pop("version")
-            if version == _VERSION:
-                return cls(
-                    plan=Plan.build(values.pop("plan")),
-                    recipe=Recipe.build(values.pop("recipe")),
-                    members=Members.build(values.pop("members")),
-                    counts=_rows(values.pop("counts")),
-                    contents=_rows(values.pop("contents")),
-                    passes=_rows(values.pop("passes")),
-                    erased=tuple(values.pop("erased")),
-                    requests=tuple(values.pop("requests")),
-                    **values,
-                )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
-            what = f'the {FILE} of "{folder}" cannot be read ({type(error).__name__})'
-            raise UsageError(Problem(where, what, "Give the folder as `expunge train-sisa` wrote it.")) from None
-        what = f'"{folder}" is of version {version} of the SISA folder, known is {_VERSION}'
-        raise UsageError(Problem(where, what, "Use the Expunge that wrote it, or a newer one."))
+
+        def built(values: dict[str, Any]) -> Manifest:
+            return cls(
+                plan=Plan.build(values.pop("plan")),
+                recipe=Recipe.build(values.pop("recipe")),
+                members=Members.build(values.pop("members")),
+                counts=_rows(values.pop("counts")),
+                contents=_rows(values.pop("contents")),
+                passes=_rows(values.pop("passes")),
+                erased=tuple(values.pop("erased")),
+                requests=tuple(values.pop("requests")),
+                **values,
+            )
+
+        noun, writer = "the SISA folder", "expunge train-sisa"
+        return read_versioned(folder, FILE, _VERSION, built, where=where, noun=noun, writer=writer)
 
 
 def _rows(values: Sequence[Sequence[Any]]) -> tuple[tuple[Any, ...], ...]:
