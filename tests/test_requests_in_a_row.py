@@ -421,7 +421,7 @@ def test_from_python_the_chain_goes_on_in_memory(first: First, tmp_path: Path) -
         with pytest.raises(UsageError) as error:
             third.forget_next(asked)
         assert sentence in told(error)
-    with pytest.raises(UsageError, match="Sisa does not work for this text classifier"):
+    with pytest.raises(UsageError, match="sisa needs a SISA folder, and this is a plain model"):
         third.forget_next(first.left[3]["id"], method="sisa")
 
 
