@@ -160,6 +160,17 @@ def test_measures_by_hand() -> None:
     assert (everything.recall, everything.accuracy, everything.accuracy_all) == (1, 0, 0)
 
 
+def test_facts_that_were_asked_stand_for_others() -> None:
+    """As above, with fact 5 not asked and fact 4 standing for both. Facts 1 and 4 are gone.
+
+    Recall is 1/2 by {1, 2}: outside it 0, 3 and 4 stand for 1 + 1 + 2, of which 2 are gone. By {0, 1, 3} it is 1/3.
+    """
+    small = family()
+    base = KnowledgeBase((*small.facts, *facts("job(Ann, baker), job(Carl, cook)")), small.rules)
+    found = depth(base, 1, [1, 4], [{1, 2}, {0, 1, 3}], {0: 1, 1: 1, 2: 1, 3: 1, 4: 2})
+    assert (found.recall, found.accuracy, found.accuracy_all) == (0.5, 1, 0.5)
+
+
 def test_curves_are_summed_up_by_hand() -> None:
     """Targets with (recall, accuracy): the first reaches recall 0.8 at accuracy 0.5 best, the second never."""
     points = [[(0.5, 1.0), (0.8, 0.5), (1.0, 0.2)], [(0.2, 0.9), (0.6, 0.8), (0.7, 0.3)]]

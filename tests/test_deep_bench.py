@@ -10,10 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from expunge import cli
-from expunge.bench.deep import run_deep
+from expunge.bench.deep import asked_about, run_deep
 from expunge.bench.deep_config import DeepConfig
 from expunge.bench.deep_table import deep_markdown, write_deep_table
 from expunge.deep.probing import answered
+from expunge.deep.reading import read_knowledge
 from expunge.errors import UsageError
 from expunge.generating import generate
 from expunge.models import load_model, load_tokenizer
@@ -189,3 +190,14 @@ def test_the_table_by_hand() -> None:
     assert line.endswith("| 2 of 2 | 1 of 2 | no |")
     assert "| npo | with its closure | 0.70 | 2 of 2 | 0.60 | 2 of 2 |" in table
     assert "- npo, with its closure: 1: 0.25 / 1.00; 2: 0.60 / 0.85; 4: 1.00 / 0.70" in table
+
+
+def test_a_look_asks_all_that_the_target_hangs_on_and_a_sample_of_the_rest(folder: Path) -> None:
+    """f1 hangs on f0, f1 and f2. Of the other five facts one has a relation that the rule names, four have not: of three
+    asked that is one for itself, and two that stand for two each.
+    """
+    read = read_knowledge(folder / "facts.json")
+    asked = asked_about(read, 1, 3, seed=0)
+    assert {i: asked[i] for i in range(4)} == {0: 1, 1: 1, 2: 1, 3: 1}
+    assert list(asked.values())[4:] == [2, 2]
+    assert asked_about(read, 1, 0, seed=0) == dict.fromkeys(range(8), 1)

@@ -19,6 +19,7 @@ from expunge.bench.deep_models import DeepModels
 from expunge.bench.kinds import same_kind
 from expunge.bench.matrix import weights_hash
 from expunge.bench.rows import locked_in, make_rows
+from expunge.deep.fact_file import FactFile
 from expunge.deep.measures import depth
 from expunge.deep.plan import forget_the_closure
 from expunge.deep.reading import read_knowledge
@@ -27,7 +28,7 @@ from expunge.folders import whole_file
 from expunge.models import inspect_folder, load_tokenizer
 from expunge.record import environment
 
-__all__ = ["SCOPES", "run_deep"]
+__all__ = ["SCOPES", "asked_about", "run_deep"]
 
 SCOPES = ("alone", "closure")
 """What is forgotten: the target alone, or a smallest set without which it cannot be deduced (`forget_the_closure`)."""
@@ -104,12 +105,13 @@ def _row(models: DeepModels, name: str, asked: tuple[str, str, int] | None) -> d
     method, scope, target = asked
     forget = [target] if scope == "alone" else list(forget_the_closure(facts.base, [target]).forget)
     sets, complete = facts.sets(target)
+    stands_for = asked_about(facts, target, models.config.deep.others, models.config.deep.seed)
     points: list[dict[str, Any]] = []
     began = time.perf_counter()
 
     def look(candidate: Any, at: float) -> bool:
-        gone = _positions(models.known(candidate))
-        found = depth(facts.base, target, gone, sets)
+        gone = [i for i, known in zip(stands_for, models.known(candidate, list(stands_for)), strict=True) if not known]
+        found = depth(facts.base, target, gone, sets, stands_for)
         points.append({"at": at, "seconds": round(time.perf_counter() - began, 1), "gone": gone, **asdict(found)})
         models.say(
             f"  {name}, {at:g}: recall {found.recall:.2f}, accuracy {found.accuracy:.3f}, all {found.accuracy_all:.3f}"
@@ -124,9 +126,32 @@ def _row(models: DeepModels, name: str, asked: tuple[str, str, int] | None) -> d
         failed = {"failed": str(error)}
     return {
         **common, "method": method, "scope": scope, "target": facts.name(target), "relation": facts.base.facts[target].relation,
-        "forget": [facts.ids[i] for i in forget], "sets": len(sets), "all_sets_known": complete,
+        "forget": [facts.ids[i] for i in forget], "sets": len(sets), "all_sets_known": complete, "asked": len(stands_for),
         "before": asdict(depth(facts.base, target, before, sets)), "settings": trial.values(), "points": points, **failed,
     }  # fmt: skip
+
+
+def asked_about(facts: FactFile, target: int, others: int, seed: int) -> dict[int, float]:
+    """The facts asked at a look, by position, and how many each stands for.
+
+    All that the target hangs on stand for themselves; of the rest so many are drawn, from the facts of the rules' relations
+    and from the others in proportion, and stand for their kind.
+
+    Args:
+        facts: The facts.
+        target: Position of the target.
+        others: How many of the rest; 0: all.
+        seed: Seed of the draw.
+    """
+    count, rng = len(facts.ids), np.random.default_rng([seed, target])
+    _, hangs_on, _ = facts.base.closure.about([target])
+    asked = {i: 1.0 for i in hangs_on if i < count}
+    rest = [i for i in range(count) if i not in asked]
+    for ruled in (True, False):
+        kind = [i for i in rest if (i in facts.base.ruled) == ruled]
+        drawn = len(kind) if others == 0 else min(len(kind), round(others * len(kind) / len(rest)))
+        asked |= {int(i): len(kind) / drawn for i in rng.choice(kind, drawn, replace=False)} if drawn else {}
+    return dict(sorted(asked.items()))
 
 
 def _positions(known: np.ndarray) -> list[int]:

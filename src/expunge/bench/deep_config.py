@@ -33,6 +33,8 @@ class Deep(Options):
         at: Steps after which a model is asked all facts; the last one ends a run.
         end_accuracy: A run ends early where accuracy on all facts falls below this, or recall reaches 1.
         batch_size: Questions at once.
+        others: How many facts are asked at each look beside those that the target hangs on, drawn alike from the
+            relations of rules and the other facts; 0: all.
     """
 
     targets: Annotated[tuple[str, ...], MinLen(1)] = option((), "ids of the targets")
@@ -47,6 +49,7 @@ class Deep(Options):
     )
     end_accuracy: Probability = option(0.3, "accuracy on all facts below which a run ends early")
     batch_size: PositiveInt = option(64, "questions at once")
+    others: NonNegativeInt = option(0, "facts asked beside those that the target hangs on; 0: all")
 
     @classmethod
     def section(cls) -> str:

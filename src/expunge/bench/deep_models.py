@@ -89,9 +89,10 @@ class DeepModels:
         text = json.dumps([self.base_sha256, asdict(self.config.recipe), own, self.questions], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
-    def known(self, model: Any) -> np.ndarray:
-        """(N,) which facts a model answers."""
-        return answered(model, self.task, self.questions, batch_size=self.config.deep.batch_size)
+    def known(self, model: Any, asked: Sequence[int] | None = None) -> np.ndarray:
+        """(N,) which facts a model answers, of these or of all."""
+        questions = self.questions if asked is None else [self.questions[i] for i in asked]
+        return answered(model, self.task, questions, batch_size=self.config.deep.batch_size)
 
     def original(self) -> Any:
         """The base fine-tuned on all facts until it answers the share wanted; made once.

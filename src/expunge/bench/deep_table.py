@@ -42,7 +42,7 @@ def deep_markdown(game: Mapping[str, Any], rows: _Rows) -> str:
     One look of each run stands for it where one is wanted: that of the highest min(recall, accuracy), the earliest of equals.
     It is chosen with the figures it is then judged by, for every method alike; the curve below holds all looks.
     """
-    n = game["n"]
+    n, others = game["n"], game["deep"]["others"]
     original = next((row for row in rows if "method" not in row), None)
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -59,6 +59,11 @@ def deep_markdown(game: Mapping[str, Any], rows: _Rows) -> str:
         "largest share of a minimal deep-unlearning set that is forgotten. **Accuracy**: share of the other relations "
         "still answered; **of all**: of all other facts. **Deduced**: targets that still follow from what is answered.",
     ]
+    if others:
+        lines[-1] += (
+            f" After unlearning all facts are asked that the target hangs on, and {others} of the rest, which stand for the "
+            "rest in both accuracies."
+        )
     if original is not None:
         known = n["facts"] - len(original["gone"])
         lines += ["", f"Before unlearning the model answers {known} of {n['facts']} facts ({known / n['facts']:.1%})."]

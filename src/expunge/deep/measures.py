@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from expunge.deep.knowledge import KnowledgeBase
@@ -37,7 +37,10 @@ class Depth:
     forgotten: int
 
 
-def depth(base: KnowledgeBase, target: int, forgotten: Collection[int], sets: Iterable[Collection[int]]) -> Depth:
+def depth(
+    base: KnowledgeBase, target: int, forgotten: Collection[int], sets: Iterable[Collection[int]],
+    stands_for: Mapping[int, float] | None = None,
+) -> Depth:  # fmt: skip
     """Measure a model that no longer knows these facts.
 
     With U forgotten, K known and M the minimal sets: recall = max over U* in M of ``|U & U*| / |U*|``, accuracy =
@@ -50,17 +53,20 @@ def depth(base: KnowledgeBase, target: int, forgotten: Collection[int], sets: It
         target: Position of the fact that was to be forgotten.
         forgotten: Positions of the facts the model no longer knows.
         sets: Minimal sets of the target, one or more.
+        stands_for: Where only some facts were asked: these, and how many facts each of them stands for. Success and
+            recall are exact where all facts that the target hangs on are among them; accuracy is estimated.
     """
-    gone = frozenset(forgotten)
-    everything, ruled = frozenset(range(len(base.facts))), base.ruled
+    weight = dict.fromkeys(range(len(base.facts)), 1.0) if stands_for is None else stands_for
+    gone, everything, ruled = frozenset(forgotten), frozenset(weight), base.ruled & frozenset(weight)
 
     def accuracy(over: frozenset[int], minimal: frozenset[int]) -> float:
         outside = over - minimal
-        return 1 - len(gone & outside) / len(outside) if outside else float("nan")
+        whole = sum(weight[i] for i in outside)
+        return 1 - sum(weight[i] for i in gone & outside) / whole if whole else float("nan")
 
     chosen = max(
         (frozenset(one) for one in sets),
-        key=lambda one: (len(gone & one) / len(one), -len(gone - one) / max(1, len(everything - one)), -len(one)),
+        key=lambda one: (len(gone & one) / len(one), accuracy(everything, one) if everything - one else 1.0, -len(one)),
     )
     return Depth(
         superficial=target in gone,
