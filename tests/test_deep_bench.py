@@ -181,10 +181,12 @@ def test_the_table_by_hand() -> None:
     ]
     game = {
         "n": {"facts": 10, "of rules": 6},
+        "deep": {"others": 4},
         "recipe": dict.fromkeys(("epochs", "learning_rate", "batch_size", "warmup", "scheduler"), 1),
     }
     table = deep_markdown(game, rows)
     assert "answers 9 of 10 facts (90.0%)" in table
+    assert "and 4 of the rest, which stand for the rest" in table
     line = next(line for line in table.splitlines() if line.startswith("| npo | with its closure | 2 |"))
     assert "| 1.00 [1.00, 1.00] | 0.70 [0.60, 0.80] |" in line
     assert line.endswith("| 2 of 2 | 1 of 2 | no |")
