@@ -86,10 +86,16 @@ bench-tofu: $(VENV)/.installed-generation  ## Language models on TOFU: every met
 	$(BIN)/expunge bench tofu benchmarks/tofu.toml --data $(DATA)/tofu --out $(TOFU) --work bench-output/work-tofu $(if $(ONLY),--only '$(ONLY)') --table $(if $(filter benchmarks/results/tofu,$(TOFU)),docs/benchmark,$(TOFU))/tofu.md
 
 CONTINUAL ?= benchmarks/results/continual
+AUTHORS ?= benchmarks/results/authors
 
-bench-continual: install  ## Requests in a row: every method, one after the other (ONLY=a row; goes on where it was)
+bench-continual: $(VENV)/.installed-generation  ## Requests in a row, of a classifier and a language model (ONLY=a row, PART=topics or authors; goes on where it was)
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[demo,peft]"
+ifneq ($(PART),authors)
 	$(BIN)/expunge bench continual benchmarks/continual.toml --data $(DATA) --out $(CONTINUAL) --work bench-output/work-continual $(if $(ONLY),--only '$(ONLY)') --table $(if $(filter benchmarks/results/continual,$(CONTINUAL)),docs/benchmark,$(CONTINUAL))/continual.md
+endif
+ifneq ($(PART),topics)
+	$(BIN)/expunge bench authors benchmarks/authors.toml --data $(DATA)/tofu --out $(AUTHORS) --work bench-output/work-tofu $(if $(ONLY),--only '$(ONLY)') --table $(if $(filter benchmarks/results/authors,$(AUTHORS)),docs/benchmark,$(AUTHORS))/authors.md
+endif
 
 DEEP ?= benchmarks/results/deep
 

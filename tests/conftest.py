@@ -50,6 +50,25 @@ def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
+def byte_encoder(place: Path) -> Path:
+    """A tiny BERT that reads bytes, with a head for masked tokens, in a folder."""
+    import torch
+    import transformers
+
+    from expunge.testing import byte_tokenizer
+
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"mask_token": "<|mask|>", "pad_token": "<|pad|>"})
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=128, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    transformers.BertForMaskedLM(config).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    return place
+
+
 @pytest.fixture(scope="session")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     from expunge.config import Recipe

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import expunge
-from conftest import Job
+from conftest import Job, byte_encoder
 from expunge import O3, AuditConfig, Erased, UsageError, unlearn
 from expunge.checks import Inputs, check
 from expunge.config import ModelConfig, PrivacyConfig, Recipe, RequestConfig, RunConfig
@@ -364,20 +364,7 @@ def causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny BERT that reads bytes, with a head for masked tokens."""
-    import transformers
-
-    place = tmp_path_factory.mktemp("encoder") / "bytes"
-    tokenizer = byte_tokenizer()
-    tokenizer.add_special_tokens({"mask_token": "<|mask|>", "pad_token": "<|pad|>"})
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=128, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    transformers.BertForMaskedLM(config).save_pretrained(place)
-    tokenizer.save_pretrained(place)
-    return place
+    return byte_encoder(tmp_path_factory.mktemp("encoder") / "bytes")
 
 
 @pytest.fixture(scope="module")

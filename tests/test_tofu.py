@@ -59,10 +59,8 @@ def row(number: int, *, said: bool = True) -> dict[str, Any]:
     return {**found, "perturbed_answer": [f"Is {number}{i}{i}7." for i in range(3)]}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_files(place: Path) -> None:
     """Files laid out as TOFU's, and a tiny base model."""
-    place = tmp_path_factory.mktemp("tofu")
     plain = [{k: v for k, v in row(i).items() if k in ("question", "answer")} for i in range(24)]
     files = {
         "full": [*plain, plain[3], {k: row(40)[k] for k in ("question", "answer")}],  # one twice, one held out
@@ -74,9 +72,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, rows in files.items():
         (place / f"{name}.json").write_text("".join(json.dumps(own) + "\n" for own in rows), encoding="utf-8")
-    (place / "tofu.toml").write_text(CONFIG, encoding="utf-8")
     tiny_causal().save_pretrained(place / "base")
     byte_tokenizer().save_pretrained(place / "base")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("tofu")
+    write_files(place)
+    (place / "tofu.toml").write_text(CONFIG, encoding="utf-8")
     return place
 
 
@@ -227,7 +231,7 @@ def test_the_table_is_written_and_a_folder_without_results_refused(results: Path
         ("[tofu]\nseeds = [0, 1]\noriginals = ['a']\n", ["1 models for 2 seeds"]),
         ("[tofu]\ntemplate = 'no prompt'\n", ["model.template"]),
         ("[tofu]\nnosuch = 1\n", ["nosuch"]),
-        ("[data.x]\n", ["Its files are named in"]),
+        ("[data.x]\n", ['unknown section "data"']),
         ("[methods.npo]\ntrials = [{}, {}]\n", ["2 trials"]),
     ],
 )

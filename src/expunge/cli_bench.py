@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["continual", "deep", "lira", "run", "table", "tofu"]
+__all__ = ["authors", "continual", "deep", "lira", "run", "table", "tofu"]
 
 
 def run(
@@ -110,6 +110,30 @@ def continual(
     print(f"{done} rows made; the results are in {out}")
     if any((out / "rows").glob("original-*.json")):
         print(write_continual_table(out, table_ or out / "continual.md"))
+
+
+def authors(
+    config: Annotated[Path, typer.Argument(help="A benchmark of authors in a row, such as benchmarks/authors.toml.")],
+    data: Annotated[Path, typer.Option(help="Folder of TOFU's files.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results: one JSON a request of a method.")],
+    base: Annotated[str, typer.Option(help="Base model: folder or hub id; left out: SmolLM2-135M-Instruct.")] = "",
+    encoder: Annotated[str, typer.Option(help="Encoder of O3's detectors; left out: the demo's MiniLM-L6.")] = "",
+    work: Annotated[Path | None, typer.Option(help="Folder for models; left out: OUT/work.")] = None,
+    only: Annotated[str, typer.Option(help="Pattern of rows: original-SEED, METHOD-SEED-REQUEST.")] = "*",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a size: seeds=[0].")] = None,
+    table_: Annotated[Path | None, typer.Option("--table", help="Markdown file; left out: OUT/authors.md.")] = None,
+) -> None:
+    """TOFU's authors forgotten in a row by one language model: goes on where it was."""
+    from expunge.bench.authors import run_authors
+    from expunge.bench.authors_config import AuthorsConfig
+    from expunge.bench.authors_table import write_authors_table
+    from expunge.smollm2 import smollm2_folder
+
+    settings, chosen = AuthorsConfig.load(config, set_ or ()), base or str(smollm2_folder())
+    done = run_authors(settings, data, chosen, _base(encoder), out, work or out / "work", only=only, say=_say)
+    print(f"{done} rows made; the results are in {out}")
+    if any((out / "rows").glob("original-*.json")):
+        print(write_authors_table(out, table_ or out / "authors.md"))
 
 
 def deep(

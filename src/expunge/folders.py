@@ -12,7 +12,7 @@ from typing import Any
 
 from expunge.errors import Problem, RunError, UsageError
 
-__all__ = ["must_be_new", "whole_arrays", "whole_file", "whole_folder"]
+__all__ = ["must_be_new", "size_of", "whole_arrays", "whole_file", "whole_folder"]
 
 
 def must_be_new(path: str | Path, *, where: str = "--out") -> list[Problem]:
@@ -81,6 +81,11 @@ def whole_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
     beside = file.with_name(f".{file.name}.partial.npz")
     np.savez_compressed(beside, **arrays)
     beside.replace(file)
+
+
+def size_of(folder: str | Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
 
 
 def _umask() -> int:

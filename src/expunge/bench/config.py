@@ -6,13 +6,13 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from expunge.config import Recipe, TrainingConfig, build_method
 from expunge.errors import Collector, Problem, UsageError
 from expunge.options import Fraction, Options, Positive, PositiveInt, Seed, did_you_mean, option
 
-__all__ = ["BenchConfig", "DataSet", "Matrix", "Trial", "read_sections", "read_trial", "read_trials"]
+__all__ = ["BenchConfig", "DataSet", "Matrix", "Parts", "Trial", "read_one_setting", "read_trial"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ class BenchConfig:
         Raises:
             UsageError: Everything that is wrong with it.
         """
-        values, found = read_sections(path, "bench", "the benchmark", "benchmarks/encoders.toml", sets)
+        values, found = _sections(path, ("bench",), "the benchmark", "benchmarks/encoders.toml", sets)
         for name in ("data", "methods"):
             if not values.get(name):
                 found.problems.append(Problem(name, "there is none", f"Name at least one: [{name}.NAME]."))
@@ -158,17 +158,59 @@ class BenchConfig:
         return cls(matrix, recipe, data, methods, only)  # pyright: ignore[reportArgumentType]
 
 
-def read_sections(
-    path: str | Path, own: str, what: str, example: str, sets: Sequence[str] = ()
-) -> tuple[dict[str, Any], Collector]:
-    """A TOML file with the sections recipe, data, methods and one of its own; and what is wrong with it so far.
+class Parts(NamedTuple):
+    """What a benchmark's file holds where methods run with one setting each.
+
+    Attributes:
+        own: Its own sections.
+        recipe: How models are trained.
+        data: Name -> data set.
+        methods: Name -> the one setting it runs with.
+    """
+
+    own: tuple[Any, ...]
+    recipe: Recipe
+    data: dict[str, DataSet]
+    methods: dict[str, Trial]
+
+
+def read_one_setting(
+    path: str | Path, own: Sequence[type[Options]], what: str, example: str, sets: Sequence[str] = (), *, data_sets: int = 0
+) -> Parts:  # fmt: skip
+    """Read a TOML file with sections of its own, recipe, data.NAME and methods.NAME (one trial each).
 
     Args:
         path: The file.
-        own: The section of its own.
+        own: What its own sections are made into, by the name of the section.
         what: What the file is, for messages.
         example: A file that is right.
-        sets: Changes of that section: ``seeds=[0]``; and ``data=[...]``, ``methods=[...]`` keep only these.
+        sets: Changes of the first of these sections: ``seeds=[0]``; and ``methods=[...]`` keeps only these.
+        data_sets: How many data sets it names; 0: it has no such section.
+
+    Raises:
+        UsageError: Everything that is wrong with it.
+    """
+    kinds = {kind.section(): kind for kind in own}
+    values, found = _sections(path, tuple(kinds), what, example, sets, with_data=data_sets > 0)
+    data, methods = values.get("data", {}), values.get("methods", {})
+    if len(data) != data_sets:
+        found.problems.append(Problem("data", f"{len(data)} are named", f"Name {data_sets}: [data.NAME]."))
+    if not methods:
+        found.problems.append(Problem("methods", "there is none", "Name at least one: [methods.NAME]."))
+    parts = Parts(
+        tuple(found.run(kind.build, values.get(name, {})) for name, kind in kinds.items()),
+        found.run(Recipe.build, values.get("recipe", {}), "recipe"),
+        {name: found.run(DataSet.build, given, f"data.{name}") for name, given in data.items()},
+        {name: found.run(read_trial, name, given) for name, given in methods.items()},
+    )
+    found.finish()
+    return parts
+
+
+def _sections(
+    path: str | Path, own: Sequence[str], what: str, example: str, sets: Sequence[str] = (), *, with_data: bool = True
+) -> tuple[dict[str, Any], Collector]:  # fmt: skip
+    """The sections of a TOML file; and what is wrong with it so far.
 
     Raises:
         UsageError: It cannot be read.
@@ -179,12 +221,13 @@ def read_sections(
         way_out = f"Give a TOML file such as {example}."
         raise UsageError(Problem(str(path), f"{what} cannot be read ({error})", way_out)) from None
     found = Collector()
-    known = {own, "recipe", "data", "methods"}
+    known = {*own, "recipe", "methods", *(("data",) if with_data else ())}
     for name in sorted(values.keys() - known):
         way_out = f"{did_you_mean(name, known)}Known sections: {', '.join(sorted(known))}."
         found.problems.append(Problem(name, f'unknown section "{name}"', way_out))
+        del values[name]
     for word in sets:
-        found.run(_change, values, own, word)
+        found.run(_change, values, own[0], word)
     return values, found
 
 

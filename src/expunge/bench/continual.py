@@ -24,7 +24,7 @@ from expunge.bench.matrix import weights_hash
 from expunge.bench.rows import make_rows
 from expunge.errors import NonFiniteLossError, Problem, UsageError
 from expunge.fit import device
-from expunge.folders import whole_file, whole_folder
+from expunge.folders import size_of, whole_file, whole_folder
 from expunge.methods.retrain import Retrain
 from expunge.methods.sisa import Sisa
 from expunge.models import inspect_folder, load_model, load_tokenizer
@@ -172,7 +172,7 @@ def _row(assets: _Assets, name: str) -> dict[str, Any]:
     if name.startswith("original-"):
         seed = int(name.rpartition("-")[2])
         model = assets.original(seed)
-        size = _bytes(assets.file(f"original-{seed}"))
+        size = size_of(assets.file(f"original-{seed}"))
         return {**common, "kind": "original", "seed": seed, "storage": size, **_scored(assets, model)}
     method, seed, number = name.rsplit("-", 2)
     trial = assets.config.methods[method][0]
@@ -199,7 +199,7 @@ def _row(assets: _Assets, name: str) -> dict[str, Any]:
     with whole_folder(place) as beside:
         model.save_pretrained(beside)
     return {
-        **common, "cost": _cost(passes, checks, retraining, seconds), "storage": _bytes(place),
+        **common, "cost": _cost(passes, checks, retraining, seconds), "storage": size_of(place),
         "ended": {key: log.get(key) for key in ("steps", "kept_step", "reason")}, **_detected(assets, model, int(number)),
         **_scored(assets, model),
     }  # fmt: skip
@@ -221,7 +221,7 @@ def _before(assets: _Assets, method: str, seed: int, number: int) -> Any:
 
 def _sisa(assets: _Assets, request: Request, seed: int, retraining: float) -> dict[str, Any]:
     after = sisa_after(assets, request, seed)
-    model = _bytes(assets.file(f"original-{seed}"))
+    model = size_of(assets.file(f"original-{seed}"))
     return {
         "cost": _cost(after.passes, 0.0, retraining, after.seconds),
         "storage": model * (after.all_stages + 1),  # a checkpoint a stage, and the base
@@ -261,7 +261,3 @@ def _detected(assets: _Assets, model: Any, number: int) -> dict[str, Any]:
         for name, group in groups.items()
     }
     return {"detector": weights, "o3": account(model)["o3"]}
-
-
-def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

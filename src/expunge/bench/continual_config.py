@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from expunge.bench.config import BenchConfig, DataSet, Matrix, read_sections, read_trial
-from expunge.config import Recipe
+from expunge.bench.config import BenchConfig, Matrix, read_one_setting
 from expunge.errors import Problem
 from expunge.options import Options, PositiveInt, Seed, option
 
@@ -40,6 +40,15 @@ class Continual(Options):
     def section(cls) -> str:
         return "continual"
 
+    @classmethod
+    def problems(cls, values: Mapping[str, Any], section: str | None = None) -> list[Problem]:
+        found = super().problems(values, section)
+        if not found and not (values.get("requests") and all(values["requests"])):
+            where = f"{section if section is not None else cls.section()}.requests"
+            way_out = 'Name the classes of each: requests = [["a", "b"], ["c"]].'
+            found.append(Problem(where, "there is none, or an empty one", way_out))
+        return found
+
 
 @dataclasses.dataclass(frozen=True)
 class ContinualConfig:
@@ -64,27 +73,13 @@ class ContinualConfig:
         Raises:
             UsageError: Everything that is wrong with it.
         """
-        values, found = read_sections(path, "continual", "the benchmark", "benchmarks/continual.toml", sets)
-        for name, wanted in (("data", 1), ("methods", None)):
-            count = len(values.get(name, {}))
-            if not count or (wanted and count != wanted):
-                found.problems.append(
-                    Problem(name, f"{count} are named", f"Name {wanted or 'at least one'}: [{name}.NAME].")
-                )
-        continual = found.run(Continual.build, values.get("continual", {}))
-        if continual is not None and (not continual.requests or not all(continual.requests)):
-            way_out = 'Name the classes of each: requests = [["a", "b"], ["c"]].'
-            found.problems.append(Problem("continual.requests", "there is none, or an empty one", way_out))
-        recipe = found.run(Recipe.build, values.get("recipe", {}), "recipe")
-        data = {name: found.run(DataSet.build, v, f"data.{name}") for name, v in values.get("data", {}).items()}
-        methods = {name: found.run(read_trial, name, v) for name, v in values.get("methods", {}).items()}
-        found.finish()
-        assert continual is not None
-        assert recipe is not None
+        parts = read_one_setting(path, [Continual], "the benchmark", "benchmarks/continual.toml", sets, data_sets=1)
+        continual: Continual = parts.own[0]
         matrix = Matrix(
             seeds=continual.seeds, train_records=continual.train_records, dev_records=continual.dev_records,
             test_records=continual.test_records, epochs=(continual.epochs,), bootstrap=continual.bootstrap,
         )  # fmt: skip
         return cls(
-            continual, BenchConfig(matrix, recipe, data, {name: (trial,) for name, trial in methods.items()}, {})
+            continual,
+            BenchConfig(matrix, parts.recipe, parts.data, {n: (trial,) for n, trial in parts.methods.items()}, {}),
         )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import MinLen
 
-from expunge.bench.config import Trial, read_sections, read_trial
+from expunge.bench.config import Trial, read_one_setting
 from expunge.config import Recipe
 from expunge.errors import Problem
 from expunge.options import NonNegativeInt, Options, Positive, PositiveInt, Probability, Seed, Share, option
@@ -55,6 +55,11 @@ class Deep(Options):
     def section(cls) -> str:
         return "deep"
 
+    @classmethod
+    def problems(cls, values: Mapping[str, Any], section: str | None = None) -> list[Problem]:
+        found = super().problems(values, section)
+        return found or template_problems(values.get("template", "{prompt} {answer}"))
+
 
 @dataclasses.dataclass(frozen=True)
 class DeepConfig:
@@ -81,17 +86,5 @@ class DeepConfig:
         Raises:
             UsageError: Everything that is wrong with it.
         """
-        values, found = read_sections(path, "deep", "the benchmark", "benchmarks/deep.toml", sets)
-        if "data" in values:
-            found.problems.append(Problem("data", "unknown section", "Facts and rules are named by --data."))
-        if not values.get("methods"):
-            found.problems.append(Problem("methods", "there is none", "Name at least one: [methods.NAME]."))
-        deep = found.run(Deep.build, values.get("deep", {}))
-        recipe = found.run(Recipe.build, values.get("recipe", {}), "recipe")
-        methods = {name: found.run(read_trial, name, v) for name, v in values.get("methods", {}).items()}
-        if deep is not None:
-            found.problems.extend(template_problems(deep.template))
-        found.finish()
-        assert deep is not None
-        assert recipe is not None
-        return cls(deep, recipe, methods)  # pyright: ignore[reportArgumentType]
+        parts = read_one_setting(path, [Deep], "the benchmark", "benchmarks/deep.toml", sets)
+        return cls(parts.own[0], parts.recipe, parts.methods)

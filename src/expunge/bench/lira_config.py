@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from expunge.bench.config import BenchConfig, DataSet, Matrix, Trial, read_sections, read_trial
+from expunge.bench.config import BenchConfig, DataSet, Matrix, Trial, read_one_setting
 from expunge.config import Recipe
 from expunge.errors import Problem
 from expunge.options import Options, PositiveInt, Seed, option
@@ -92,22 +92,9 @@ class LiraConfig:
         Raises:
             UsageError: Everything that is wrong with it.
         """
-        values, found = read_sections(path, "lira", "the game", "benchmarks/lira.toml")
-        if len(values.get("data", {})) != 1:
-            what = f"{len(values.get('data', {}))} data sets"
-            found.problems.append(Problem("data", what, "Name exactly one: [data.NAME]."))
-        if not values.get("methods"):
-            found.problems.append(Problem("methods", "there is none", "Name at least one: [methods.NAME]."))
-        game = found.run(Game.build, values.get("lira", {}))
-        recipe = found.run(Recipe.build, values.get("recipe", {}), "recipe")
-        data = {name: found.run(DataSet.build, v, f"data.{name}") for name, v in values.get("data", {}).items()}
-        methods = {name: found.run(read_trial, name, v) for name, v in values.get("methods", {}).items()}
-        found.finish()
-        assert game is not None
-        assert recipe is not None
-        name, only = next(iter(data.items()))
-        assert only is not None
-        return cls(game, name, only, recipe, methods)  # pyright: ignore[reportArgumentType]
+        parts = read_one_setting(path, [Game], "the game", "benchmarks/lira.toml", data_sets=1)
+        ((name, data),) = parts.data.items()
+        return cls(parts.own[0], name, data, parts.recipe, parts.methods)
 
     def bench(self) -> BenchConfig:
         """The same as a benchmark of one data set, whose readers and models this one shares."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import set_seed
 
 from expunge.bench.cells import device_name
 from expunge.bench.kinds import same_kind
@@ -21,18 +19,15 @@ from expunge.bench.rows import locked_in, make_rows
 from expunge.bench.tofu_config import TofuConfig
 from expunge.bench.tofu_data import GROUPS, TofuData, read_tofu
 from expunge.bench.tofu_models import TofuModels
-from expunge.config import StopConfig
 from expunge.errors import NonFiniteLossError, Problem, UsageError
 from expunge.folders import whole_file
-from expunge.generating import own_answers
-from expunge.models import head_of, inspect_folder, load_tokenizer
+from expunge.models import inspect_folder, load_tokenizer
 from expunge.record import environment
-from expunge.scoring import ScoreTable, score
+from expunge.scoring import ScoreTable
 from expunge.stress import Material
 from expunge.token_attacks import loss, min_k, min_k_plus_plus, zlib
 from expunge.token_metrics import exact_memorisation, extraction_strength, mean_logp
 from expunge.token_stress import alternatives, false_answers, other_answers, written
-from expunge.unlearning import Unlearning
 
 __all__ = ["run_tofu"]
 
@@ -120,46 +115,18 @@ def _row(models: TofuModels, name: str) -> dict[str, Any]:
 
 
 def _unlearned(models: TofuModels, name: str, seed: int) -> tuple[Any, dict[str, Any]]:
-    trial, data, task = models.config.methods[name], models.data, models.task
-    forget, retain = models.train.take(data.forget), models.train.take(data.retain)
-    calibration = task.encode(data.calibration)
-    model = models.original(seed)
-    ids = data.train.ids
-    head = head_of(model, task, forget)
-    before = tuple(_scored(models, model, head, records) for records in (forget, calibration))
-    set_seed(seed)
-    start = time.perf_counter()
-    outcome = Unlearning(
-        method=trial.method, task=task, forget=forget, retain=retain, calibration=calibration,
-        forget_ids=[ids[i] for i in data.forget], retain_ids=[ids[i] for i in data.retain], training=trial.training,
-        stop=StopConfig(), seed=seed, label_names=task.label_names,
-        base=models.base,
-        recipe=replace(models.config.recipe, max_length=models.config.tofu.max_length),
-        batch_size=models.config.tofu.batch_size, original_scores=(before[0], before[1]),
-        **own_answers(task, data.train.take(data.forget)),
-    ).run(model)  # fmt: skip
-    seconds = time.perf_counter() - start
-    retraining = models.config.recipe.epochs * len(data.retain)
-    log = outcome.log
-    return outcome.model, {
+    trial, data = models.config.methods[name], models.data
+    found = models.unlearned(models.original(seed), trial, data.forget, data.retain, seed)
+    log = found.log
+    return found.model, {
         "settings": trial.values(),
-        "cost": {
-            "passes": round(outcome.passes, 1),
-            "checks": round(outcome.check_passes, 1),
-            "retraining": retraining,
-            "ratio": round((outcome.passes + outcome.check_passes) / retraining, 4),
-            "seconds": round(seconds, 1),
-        },
+        "cost": found.cost(models.config.recipe.epochs * len(data.retain)),
         "ended": {key: log.get(key) for key in ("steps", "kept_step", "reason", "state")},
         **({"offset": log["offset"]} if "offset" in log else {}),
         "checks": [
             {k: round(v, 4) if isinstance(v, float) else v for k, v in check.items()} for check in log["checks"]
         ],
     }
-
-
-def _scored(models: TofuModels, model: Any, head: Any, records: Any) -> ScoreTable:
-    return score(model, head, records, models.task, batch_size=models.config.tofu.batch_size, keep_hidden=False)
 
 
 def _measured(models: TofuModels, model: Any) -> dict[str, Any]:

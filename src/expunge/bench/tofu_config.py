@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expunge.bench.config import Trial, read_sections, read_trial
+from expunge.bench.config import Trial, read_one_setting
 from expunge.config import Recipe
 from expunge.errors import Problem
 from expunge.options import Options, PositiveInt, Seed, option
@@ -102,15 +102,5 @@ class TofuConfig:
         Raises:
             UsageError: Everything that is wrong with it.
         """
-        values, found = read_sections(path, "tofu", "the benchmark", "benchmarks/tofu.toml", sets)
-        if "data" in values:
-            found.problems.append(Problem("data", "unknown section", "Its files are named in [tofu]."))
-        if not values.get("methods"):
-            found.problems.append(Problem("methods", "there is none", "Name at least one: [methods.NAME]."))
-        tofu = found.run(Tofu.build, values.get("tofu", {}))
-        recipe = found.run(Recipe.build, values.get("recipe", {}), "recipe")
-        methods = {name: found.run(read_trial, name, v) for name, v in values.get("methods", {}).items()}
-        found.finish()
-        assert tofu is not None
-        assert recipe is not None
-        return cls(tofu, recipe, methods)  # pyright: ignore[reportArgumentType]
+        parts = read_one_setting(path, [Tofu], "the benchmark", "benchmarks/tofu.toml", sets)
+        return cls(parts.own[0], parts.recipe, parts.methods)

@@ -5,23 +5,54 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock
+from transformers import set_seed
 
+from expunge.bench.config import Trial
 from expunge.bench.tofu_config import TofuConfig
 from expunge.bench.tofu_data import TofuData
+from expunge.config import StopConfig
 from expunge.fit import device, fit
 from expunge.folders import whole_folder
-from expunge.models import load_config, load_model
+from expunge.generating import own_answers
+from expunge.models import head_of, load_config, load_model
+from expunge.scoring import ScoreTable, score
 from expunge.tasks.base import Encoded
 from expunge.tasks.generation import Generation
+from expunge.unlearning import Unlearning
 
-__all__ = ["TofuModels"]
+__all__ = ["TofuModels", "Unlearned"]
+
+
+class Unlearned(NamedTuple):
+    """A model that was made to forget.
+
+    Attributes:
+        model: The model.
+        log: How training went.
+        passes: Example-passes of training and preparation.
+        checks: Those of the stop rule.
+        seconds: How long it took.
+    """
+
+    model: Any
+    log: Mapping[str, Any]
+    passes: float
+    checks: float
+    seconds: float
+
+    def cost(self, retraining: float) -> dict[str, Any]:
+        """Plain values, beside the passes of retraining."""
+        return {
+            "passes": round(self.passes, 1), "checks": round(self.checks, 1), "retraining": retraining,
+            "ratio": round((self.passes + self.checks) / retraining, 4), "seconds": round(self.seconds, 1),
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,7 +101,11 @@ class TofuModels:
 
     def original(self, seed: int) -> Any:
         """The model trained on all records with this seed."""
-        return self._load(self._folder(seed, self.config.tofu.originals, "original", None), "tofu.originals")
+        return self._load(self.original_folder(seed), "tofu.originals")
+
+    def original_folder(self, seed: int) -> str:
+        """Where it lies; or its hub id, where one is named."""
+        return self._folder(seed, self.config.tofu.originals, "original", None)
 
     def retrained(self, seed: int) -> Any:
         """The model trained without the records to forget."""
@@ -78,20 +113,64 @@ class TofuModels:
             self._folder(seed, self.config.tofu.retrained, "retrained", self.data.retain), "tofu.retrained"
         )
 
+    def scored(self, model: Any, head: Any, records: Encoded) -> ScoreTable:
+        """What a model says of records, in one pass."""
+        return score(model, head, records, self.task, batch_size=self.config.tofu.batch_size, keep_hidden=False)
+
+    def unlearned(self, model: Any, trial: Trial, forget: Sequence[int], retain: Sequence[int], seed: int) -> Unlearned:
+        """A model of one's own, made to forget training records.
+
+        Args:
+            model: The model; it is changed.
+            trial: Method and training.
+            forget: Positions of the records to forget.
+            retain: Positions of those that may be retained.
+            seed: Seed of the run.
+
+        Raises:
+            NonFiniteLossError: The loss was.
+        """
+        task, data, tofu = self.task, self.data, self.config.tofu
+        groups = self.train.take(forget), self.train.take(retain)
+        calibration = task.encode(data.calibration)
+        head = head_of(model, task, groups[0])
+        before = self.scored(model, head, groups[0]), self.scored(model, head, calibration)
+        set_seed(seed)
+        start = time.perf_counter()
+        outcome = Unlearning(
+            method=trial.method, task=task, forget=groups[0], retain=groups[1], calibration=calibration,
+            forget_ids=[data.train.ids[i] for i in forget], retain_ids=[data.train.ids[i] for i in retain],
+            training=trial.training, stop=StopConfig(), seed=seed, label_names=task.label_names, base=self.base,
+            recipe=replace(self.config.recipe, max_length=tofu.max_length), batch_size=tofu.batch_size,
+            original_scores=before, **own_answers(task, data.train.take(forget)),
+        ).run(model)  # fmt: skip
+        seconds = time.perf_counter() - start
+        return Unlearned(outcome.model, outcome.log, outcome.passes, outcome.check_passes, seconds)
+
     def _load(self, path: str, where: str) -> Any:
         return load_model(path, self.task.auto_class, where=where).to(device())
 
     def _folder(self, seed: int, given: Sequence[str], kind: str, positions: Sequence[int] | None) -> str:
         if given:
             return given[self.config.tofu.seeds.index(seed)]
-        folder = self.work / f"tofu-{self.key}" / f"{kind}-{seed}"
+        return self.trained(f"{kind}-{seed}", positions, seed)
+
+    def trained(self, name: str, positions: Sequence[int] | None, seed: int) -> str:
+        """Folder of the base trained on these records, or on all; made once.
+
+        Args:
+            name: Name of its folder.
+            positions: Positions of the records; None: all.
+            seed: Seed of training.
+        """
+        folder = self.work / f"tofu-{self.key}" / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):  # another worker may be making it: wait
             if not folder.is_dir():
                 records = self.train if positions is None else self.train.take(positions)
                 start = time.perf_counter()
                 model = fit(self.base, self.task, records, self.config.recipe, seed=seed, label_names=())
-                self.say(f"{kind} {seed}: trained on {len(records)} records in {time.perf_counter() - start:.0f} s")
+                self.say(f"{name}: trained on {len(records)} records in {time.perf_counter() - start:.0f} s")
                 with whole_folder(folder) as beside:
                     model.save_pretrained(beside)
         return str(folder)
