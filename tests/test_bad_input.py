@@ -189,7 +189,11 @@ CASES: list[tuple[str, Change, list[str]]] = [
         model_folder(lambda f: (f / "config.json").write_text("{")),
         ["model.path", "cannot be loaded"],
     ),
-    ("an adapter", model_folder(lambda f: (f / "adapter_config.json").write_text("{}")), ["an adapter", "Merge"]),
+    (
+        "an adapter",
+        model_folder(lambda f: (f / "adapter_config.json").write_text("{}")),
+        ["an adapter beside a whole model", "merge"],
+    ),
     (
         "no tokenizer",
         model_folder(lambda f: [(f / n).unlink() for n in ("tokenizer.json", "tokenizer_config.json")]),

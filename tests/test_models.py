@@ -103,7 +103,7 @@ def folder_with(tmp_path: Path, *names: str) -> str:
         (["config.json"], "holds no weights"),
         (["config.json", "pytorch_model.bin"], r"pickled weights only \(pytorch_model.bin\)"),
         (["model.safetensors"], "no config.json"),
-        (["adapter_config.json"], "merge_and_unload"),
+        (["config.json", "adapter_config.json"], "merge_and_unload"),
     ],
 )
 def test_folders_are_judged_by_their_file_names(tmp_path: Path, names: list[str], word: str) -> None:

@@ -36,6 +36,8 @@ LAYERS = [
     {"config", "config_paths", "tasks.base", "data.records"},
     {
         "models",
+        "adapter_folder",
+        "card",
         "sisa",
         "o3",
         "offset",

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from expunge import models as model_loading
+from expunge.card import write_card
 from expunge.checks import Inputs, Prepared, check
 from expunge.config import (
     AuditConfig,
@@ -121,7 +122,7 @@ class Erased:
         return generate(self.model, self.task, [(prompt, "") for prompt in prompts], tokens=tokens)
 
     def save(self, folder: str | Path, *, sign: str | Path | Signer | None = None) -> str:
-        """Write model, tokenizer, record.json, report.html and the history: the folder appears whole or not at all.
+        """Write model, tokenizer, record.json, report.html, history and model card: the folder is whole or not there.
 
         Args:
             folder: A folder that does not exist yet.
@@ -151,7 +152,9 @@ class Erased:
             (place / "record.json").write_text(self.record.to_json(), encoding="utf-8")
             (place / "report.html").write_text(render(self.record, str(folder)), encoding="utf-8")
             link = linked(self.prepared, self.record, file_hashes(place), signer)
-            write_links(place, [*(self.prepared.history.links if self.prepared.history else ()), link])
+            links = [*(self.prepared.history.links if self.prepared.history else ()), link]
+            write_links(place, links)
+            write_card(place, self.prepared.config.model.path, links)
         self.link = link
         return link.sha256
 

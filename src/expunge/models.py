@@ -17,7 +17,7 @@ from expunge.errors import Problem, RunError, UsageError
 from expunge.tasks.base import Batch, Encoded
 
 __all__ = [
-    "Head", "between", "find_head", "head_of", "head_sizes", "inspect_folder", "is_local", "load_config", "load_model",
+    "Head", "between", "find_head", "fresh", "head_of", "head_sizes", "inspect_folder", "is_local", "load_config", "load_model",
     "load_tokenizer", "passes_of", "weights_of_base",
     "weights_sha256",
 ]  # fmt: skip
@@ -39,11 +39,11 @@ def inspect_folder(path: str, *, where: str) -> list[Problem]:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return [Problem(where, f'"{path}" is no folder', "Give a folder written by save_pretrained, or a hub id.")]
-    if (folder / "adapter_config.json").is_file():
-        way_out = "Merge the adapter first: model.merge_and_unload(), then save_pretrained."
-        return [Problem(where, f'"{path}" holds an adapter, not a whole model', way_out)]
     if (special := _special(path)) is not None:
         return special.problems(path, where=where)
+    if (folder / "adapter_config.json").is_file():
+        way_out = "Give a folder of either. To merge: model.merge_and_unload(), then save_pretrained elsewhere."
+        return [Problem(where, f'"{path}" holds an adapter beside a whole model', way_out)]
     problems = []
     if not (folder / "config.json").is_file():
         problems.append(Problem(where, f'"{path}" has no config.json', "Give a folder written by save_pretrained."))
@@ -67,6 +67,10 @@ def load_config(path: str, *, where: str, trust_remote_code: bool = False) -> An
     """
     from transformers import AutoConfig
 
+    from expunge import adapter_folder
+
+    if adapter_folder.is_adapter(path):
+        return adapter_folder.model_config(path, where=where, trust_remote_code=trust_remote_code)
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises many kinds; each means the model cannot be had
@@ -88,6 +92,10 @@ def load_tokenizer(path: str, *, where: str, trust_remote_code: bool = False) ->
     """
     from transformers import AutoTokenizer
 
+    from expunge import adapter_folder
+
+    if adapter_folder.is_adapter(path):
+        path = adapter_folder.tokenizer_source(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception as error:  # as in load_config
@@ -108,7 +116,7 @@ def load_tokenizer(path: str, *, where: str, trust_remote_code: bool = False) ->
 def load_model(
     path: str, auto_class: str, *, where: str, new_head: dict[str, Any] | None = None, **options: Any
 ) -> Any:
-    """The model in float32, from safetensors only; whatever a folder of SISA, offset or O3 stands for as one object.
+    """The model in float32, from safetensors only; what a folder of an adapter, SISA, offset or O3 stands for as one object.
 
     Args:
         path: Folder or hub id.
@@ -141,6 +149,7 @@ class _Folder(NamedTuple):
 
 def _special(path: str) -> _Folder | None:
     """Which kind of folder it is; None for a plain model, or a hub id."""
+    from expunge import adapter_folder
     from expunge.o3 import folder as o3
     from expunge.offset import folder as offset
     from expunge.sisa import folder as sisa
@@ -149,6 +158,7 @@ def _special(path: str) -> _Folder | None:
         _Folder("a SISA folder", sisa.is_sisa, sisa.problems, sisa.load_ensemble),
         _Folder("an offset folder", offset.is_offset, offset.problems, offset.load_offset),
         _Folder("an O3 folder", o3.is_o3, o3.problems, o3.load),
+        _Folder("an adapter", adapter_folder.is_adapter, adapter_folder.problems, adapter_folder.load),
     )
     return next((kind for kind in kinds if kind.is_own(path)), None)
 
@@ -157,32 +167,57 @@ def _loaded(
     path: str, auto_class: str, *, where: str, new_head: dict[str, Any] | None, **options: Any
 ) -> tuple[Any, set[str]]:
     """`load_model` of a plain folder, and the names of the weights that the folder has not got."""
+    head_sizes = {"ignore_mismatched_sizes": True, **new_head} if new_head else {}
+    model, made = _from_pretrained(path, auto_class, where=where, **head_sizes, **options)
+    missing = sorted(made)
+    if new_head:  # a fresh head is what is wanted, and a pooler may be new too; the encoder must be there
+        missing = _encoders(model, missing)
+    if missing:
+        way_out = "Give a whole model: a fine-tuned one with its classification head, or the base it was trained from."
+        what = f'"{path}" lacks weights: {", ".join(missing[:4])}{" ..." if len(missing) > 4 else ""}'
+        raise UsageError(Problem(where, what, way_out))
+    return model, made
+
+
+def fresh(path: str, auto_class: str, config: Any, *, where: str, **options: Any) -> tuple[Any, set[str]]:
+    """A base model of that configuration in float32, and the names of the weights of its head that the folder has not got.
+
+    Raises:
+        UsageError: Weights below the head are missing, broken or not finite.
+    """
+    sizes = {"config": config, "ignore_mismatched_sizes": True}
+    model, made = _from_pretrained(path, auto_class, where=where, **sizes, **options)
+    if missing := _encoders(model, sorted(made)):
+        way_out = "Give the base that the adapter was trained on."
+        raise UsageError(Problem(where, f'"{path}" lacks weights: {", ".join(missing[:4])}', way_out))
+    return model, made
+
+
+def _encoders(model: Any, names: Sequence[str]) -> list[str]:
+    """Weights below the head; a pooler may be new as a head may."""
+    inside = f"{model.base_model_prefix}."
+    return [name for name in names if name.startswith(inside) and "pooler" not in name]
+
+
+def _from_pretrained(path: str, auto_class: str, *, where: str, **options: Any) -> tuple[Any, set[str]]:
+    """A model in float32 whose weights are finite, and the names of those that were made, not read."""
     import transformers
 
     cls = getattr(transformers, auto_class)
-    head_sizes = {"ignore_mismatched_sizes": True, **new_head} if new_head else {}
     if not torch.cuda.is_available():
         # With attention dropout torch's CPU kernel falls back to plain arithmetic, slower than transformers' own.
         options.setdefault("attn_implementation", "eager")
     try:
         model, info = cls.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **head_sizes, **options
+            path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
         )
     except Exception as error:  # as in load_config
         raise UsageError(Problem(where, *_unloadable(path, error))) from None
-    missing = made = sorted(info["missing_keys"])
-    if new_head:  # a fresh head is what is wanted, and a pooler may be new too; the encoder must be there
-        inside = f"{model.base_model_prefix}."
-        missing = [key for key in missing if key.startswith(inside) and "pooler" not in key]
-    if missing:
-        way_out = "Give a whole model: a fine-tuned one with its classification head, or the base it was trained from."
-        what = f'"{path}" lacks weights: {", ".join(missing[:4])}{" ..." if len(missing) > 4 else ""}'
-        raise UsageError(Problem(where, what, way_out))
     broken = [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]
     if broken:
         way_out = "The model was saved broken; give an intact copy."
         raise UsageError(Problem(where, f'"{path}" holds NaN or infinite weights ({broken[0]})', way_out))
-    return model, set(made)
+    return model, set(info["missing_keys"])
 
 
 def weights_of_base(base: str, model: Any, auto_class: str, **options: Any) -> dict[str, Tensor]:

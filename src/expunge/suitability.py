@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from expunge import models
@@ -29,7 +28,7 @@ def original(config: RunConfig, model: Any, tokenizer: Any, found: Collector) ->
         return model.config, tokenizer, _task(model.config, architecture_of(model), tokenizer, found)
     path, trust = config.model.path, config.model.trust_remote_code
     found.problems.extend(models.inspect_folder(path, where="model.path"))
-    if not path or (models.is_local(path) and not (Path(path) / "config.json").is_file()):
+    if not path or (models.is_local(path) and models.inspect_folder(path, where="model.path")):
         return None, None, None
     model_config = found.run(models.load_config, path, where="model.path", trust_remote_code=trust)
     if model_config is None:
