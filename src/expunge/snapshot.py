@@ -17,7 +17,7 @@ from expunge.history.hashes import sha256_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["BrokenSnapshotError", "Snapshot"]
+__all__ = ["BrokenSnapshotError", "Snapshot", "linked"]
 
 _VERSION = 1
 _TENSORS, _VALUES = "state.safetensors", "state.json"
@@ -83,7 +83,7 @@ class Snapshot:
         except SafetensorError as error:  # what safetensors makes of a full disk
             raise RunError(f'writing "{place / _TENSORS}" failed ({error}).') from error
         for name, source in self.files.items():
-            _linked(source, place / name)
+            linked(source, place / name)
         for name, text in self.texts.items():
             (place / name).write_text(text, encoding="utf-8")
         hashes = {name: sha256_of(place / name) for name in (_TENSORS, *self.files, *self.texts)}
@@ -116,7 +116,8 @@ class Snapshot:
         return cls(tensors, found["values"], {name: folder / name for name in found["files"] if name != _TENSORS})
 
 
-def _linked(source: Path, target: Path) -> None:
+def linked(source: Path, target: Path) -> None:
+    """Give a file another name too, or copy it where the disk cannot; who replaces either leaves the other as it is."""
     try:
         os.link(source, target)
     except OSError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from expunge.errors import RunError
-from expunge.snapshot import Snapshot
+from expunge.snapshot import Snapshot, linked
 
 __all__ = ["Check", "Rule", "StopRule", "best", "distance", "reason_to_stop", "state_of"]
 
@@ -173,7 +172,7 @@ class StopRule(TrainerCallback):
         self.kept, self.reason = values["kept"], values["reason"]
         self._weights = snapshot.tensors
         if self._file is not None and self._file.name in snapshot.files:
-            shutil.copyfile(snapshot.files[self._file.name], self._file)
+            linked(snapshot.files[self._file.name], self._file)
 
     def _check(self, model: Any, step: int) -> str | None:
         self.checks.append(self._evaluate(model, step))

@@ -16,6 +16,7 @@ from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.fit import arguments, fit, plain, train
 from expunge.looking import Look, rows_a_step, samples, schedule
 from expunge.methods.base import MethodContext, Procedure, ProcedureContext
+from expunge.models import head_of
 from expunge.offset.ensemble import OffsetModel
 from expunge.paused import CHECKPOINT, PausedRun
 from expunge.preparation import Preparation, context_of
@@ -217,7 +218,10 @@ class Unlearning:
             stop = StopRule(
                 look.check, looks.every, rule=self.stop.rule, most=looks.most, glance=look.near, folder=Path(folder)
             )
-            model = with_adapter(model, settings.lora_rank, self.seed)
+            head = (
+                None if self.task.of_tokens or not settings.lora_rank else head_of(model, self.task, self.forget).module
+            )
+            model = with_adapter(model, settings.lora_rank, self.seed, head)
             found = None if self.paused is None else self.paused.newest(CHECKPOINT)
             given = self._given()
             if found is not None:
