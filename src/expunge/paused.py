@@ -166,8 +166,7 @@ def opened(
             yield kept
         except BaseException as error:
             shutil.rmtree(folder / _TEMPORARY, ignore_errors=True)
-            again = not isinstance(error, NonFiniteLossError | UsageError)  # these would only come again
-            if again and kept.anything:
+            if kept.anything and not isinstance(error, NonFiniteLossError):  # which would only come again
                 progress.note(
                     f'What the run has done is kept in "{folder}": the same command goes on from there, and '
                     f"`expunge clean {out}` removes it."
@@ -220,10 +219,10 @@ def _locked(folder: Path, out: str | Path) -> Iterator[None]:
 
 def _follow(folder: Path, fingerprint: dict[str, str], progress: Progress) -> None:
     """Go on with the run kept in the folder, or begin one there."""
-    there = _read(folder / _ABOUT).get("fingerprint")
-    if there is None or not any(_stages(folder)):
+    there = _read(folder / _ABOUT).get("fingerprint", {})
+    if not any(_stages(folder)):
         for path in folder.iterdir():
-            if path.is_dir():
+            if path.is_dir() and there != fingerprint:
                 shutil.rmtree(path, ignore_errors=True)
         whole_file(folder / _ABOUT, json.dumps({"started": time.time(), "fingerprint": fingerprint}, indent=1))
         return

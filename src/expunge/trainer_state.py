@@ -40,7 +40,9 @@ def training_state(trainer: Any, gatherer: Gatherer, reference: Reference | None
         made.add("weights", model_state(trainer.model, trained=True))
     made.add("optimizer", _optimizer_state(trainer))
     made.add("random", Snapshot(*every_random_state()))
-    made.add("method", Snapshot({name: tensor.clone() for name, tensor in trainer.method_state.items()}))
+    states = trainer.method_state
+    where = {name: tensor.device.type for name, tensor in states.items()}
+    made.add("method", Snapshot({name: tensor.clone() for name, tensor in states.items()}, where))
     made.add("partners", gatherer.state())
     if reference is not None:
         made.add("reference", reference.state())
@@ -52,12 +54,18 @@ def restored_training(trainer: Any, snapshot: Snapshot, gatherer: Gatherer, refe
     weights = snapshot.part("weights")
     if weights.tensors:
         restore_model(trainer.model, weights)
-    trainer.method_state = snapshot.part("method").tensors
+    trainer.method_state = kept_method_state(snapshot, trainer.args.device)
     trainer.history[:] = snapshot.values["history"]
     gatherer.restore(snapshot.part("partners"), trainer.args.device)
     if reference is not None:
         reference.restore(snapshot.part("reference"), trainer.args.device)
     return snapshot.values["passes"]
+
+
+def kept_method_state(snapshot: Snapshot, device: Any) -> dict[str, Tensor]:
+    """The method's state, each tensor on the kind of device it was on."""
+    kept = snapshot.part("method")
+    return {name: t if kept.values[name] == "cpu" else t.to(device) for name, t in kept.tensors.items()}
 
 
 def model_state(model: Any, *, trained: bool = False) -> Snapshot:

@@ -25,6 +25,7 @@ from expunge.scoring import ScoreTable
 from expunge.stopping import Check, StopRule, best, state_of
 from expunge.tasks.base import Encoded
 from expunge.trainer import UnlearnTrainer
+from expunge.trainer_state import kept_method_state
 
 __all__ = ["Outcome", "Unlearning"]
 
@@ -225,7 +226,7 @@ class Unlearning:
             found = None if self.paused is None else self.paused.newest(CHECKPOINT)
             given = self._given()
             if found is not None:
-                given = replace(given, ready=found[1].part("method").tensors)
+                given = replace(given, ready=kept_method_state(found[1], next(model.parameters()).device))
             trainer = UnlearnTrainer(
                 model, args, method=self.method, task=self.task, forget=self.forget, retain=self.retain,
                 callbacks=[stop], given=given, cache=self._cache(),
