@@ -26,8 +26,8 @@ CHOSEN = {
     "sentences, low rank": ("tagger", 4, 6),
 }
 MOMENTS = 25
-EVERY = 0.05  # seconds between checkpoints
-STEPS = 100
+EVERY = 0.2  # seconds between checkpoints
+STEPS = 80
 
 # One process imports everything, and forks for each run: what is killed is a process that does nothing but the run.
 WARM = """
@@ -100,6 +100,7 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
         for name, (task, rank, count) in CHOSEN.items():
             job = small(tmp_path / name / "job", task, rank, steps=STEPS)
             job.values["training"]["checkpoint_every"] = EVERY
+            job.values["stop"]["every"] = 10
             whole = tmp_path / name / "whole" / "erased"
             first = runs.run(job, whole)
             assert first["code"] == 0, runs.log.read_text(encoding="utf-8")

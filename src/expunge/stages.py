@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from expunge.paused import CHECKPOINT, PausedRun
 from expunge.random_state import every_random_state
 from expunge.snapshot import Snapshot
@@ -23,14 +25,14 @@ def kept_outcome(paused: PausedRun | None, model: Any) -> Outcome | None:
 
 
 def keep_outcome(paused: PausedRun | None, original: Any, outcome: Outcome) -> None:
-    """Keep what unlearning left, where it is the original with other weights: any other model is made again.
+    """Keep what unlearning left, where it is the original with other weights: what a method made of it is made again.
 
     Args:
         paused: Where, if anywhere.
         original: The model that was given to it.
         outcome: What it left.
     """
-    if paused is None or outcome.model is not original:
+    if paused is None or outcome.model is not original or not isinstance(original, PreTrainedModel):
         return
     told = {"log": outcome.log, "passes": outcome.passes, "check_passes": outcome.check_passes}
     if _kept(paused, _UNLEARNED, original, {"outcome": told}):
