@@ -6,9 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +23,12 @@ CHOSEN = {
     "sentences, all weights": ("tagger", 0, 6),
     "sentences, low rank": ("tagger", 4, 6),
 }
-MOMENTS = 25
-EVERY = 0.2  # seconds between checkpoints
-STEPS = 80
+EVERY = 0.1  # seconds between checkpoints
+STEPS = 40
 
 # One process imports everything, and forks for each run: what is killed is a process that does nothing but the run.
 WARM = """
-import json, os, signal, sys, time, traceback
+import gc, json, os, signal, sys, time, traceback
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
@@ -39,6 +36,8 @@ import expunge.audits.utility, expunge.report, expunge.methods.deepcut, peft, sc
 from expunge.config import RunConfig
 from test_interruption import carried_out
 expunge.report.render = lambda *args: ""  # it takes longer than all else, and says nothing of weights
+gc.collect()
+gc.freeze()  # else every child looks through all that was imported
 for line in sys.stdin:
     order = json.loads(line)
     start = time.monotonic()
@@ -79,55 +78,52 @@ class Warm:
         return json.loads(self._process.stdout.readline())
 
 
-@contextmanager
-def warm(log: Path) -> Iterator[Warm]:
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     with subprocess.Popen(
         [sys.executable, "-c", WARM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
     ) as process:
         try:
-            yield Warm(process, log)
+            yield Warm(process, tmp_path_factory.mktemp("log") / "log")
         finally:
             process.kill()
 
 
+def test_there_are_25_moments() -> None:
+    assert sum(count for _, _, count in CHOSEN.values()) == 25
+
+
 @pytest.mark.slow
-def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
-    assert sum(count for _, _, count in CHOSEN.values()) == MOMENTS
-    rng = np.random.default_rng(7)
-    found: Counter[str] = Counter()
-    with warm(tmp_path / "log") as runs:
-        for name, (task, rank, count) in CHOSEN.items():
-            job = small(tmp_path / name / "job", task, rank, steps=STEPS)
-            job.values["training"]["checkpoint_every"] = EVERY
-            job.values["stop"]["every"] = 10
-            whole = tmp_path / name / "whole" / "erased"
-            first = runs.run(job, whole)
-            assert first["code"] == 0, runs.log.read_text(encoding="utf-8")
-            seconds, expected = first["seconds"], same(RunRecord.read(whole))
-            for number in range(count):
-                out, share = tmp_path / name / str(number) / "erased", rng.random()
-                while (killed := runs.run(job, out, after=share * seconds))["code"] != -9:
-                    assert weights(out) == weights(whole), "it ended before its moment had come"
-                    out, seconds = out.parent.with_name(f"{number} again") / "erased", killed["seconds"]
-                kept = folder_of(out)
-                if out.exists():
-                    assert weights(out) == weights(whole)
-                    assert same(RunRecord.read(out)) == expected
-                    found["with the output whole"] += 1
-                    continue
-                stages = sorted(path.name for path in kept.glob("*-*") if not path.name.startswith("."))
-                if kept.exists():
-                    assert kept.stat().st_mode & 0o777 == 0o700
-                found["with " + (stages[-1].rpartition("-")[0] if stages else "nothing kept yet")] += 1
-                went_on = runs.run(job, out)
-                assert went_on["code"] == 0, runs.log.read_text(encoding="utf-8")
-                assert weights(out) == weights(whole), (name, share, stages)
-                assert same(RunRecord.read(out)) == expected
-                assert os.listdir(out.parent) == ["erased"]
-                print(
-                    f"{name}: killed at {share:.2f} of {seconds:.1f} s, kept: {', '.join(stages) or 'nothing'}; equal"
-                )
-    assert sum(found.values()) == MOMENTS
-    print(dict(found))
-    assert found["with checkpoint"] > 5, "enough of them during training for this to mean something"
+@pytest.mark.parametrize("name", [*CHOSEN])
+def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path, runs: Warm, name: str) -> None:
+    """A moment is drawn from each of as many equal parts of the time that the run takes when it is left alone."""
+    task, rank, count = CHOSEN[name]
+    job = small(tmp_path / "job", task, rank, steps=STEPS)
+    job.values["training"]["checkpoint_every"] = EVERY
+    job.values["stop"]["every"] = 10
+    whole = tmp_path / "whole" / "erased"
+    first = runs.run(job, whole)
+    assert first["code"] == 0, runs.log.read_text(encoding="utf-8")
+    expected, seconds = same(RunRecord.read(whole)), first["seconds"]
+    shares = (np.random.default_rng([7, [*CHOSEN].index(name)]).random(count) + np.arange(count)) / count
+    found = []
+    for number, share in enumerate(shares):
+        out = tmp_path / str(number) / "erased"
+        while (killed := runs.run(job, out, after=share * seconds))["code"] != -9:
+            assert weights(out) == weights(whole), "it ended before its moment had come"
+            out, seconds = out.parent.with_name(f"{out.parent.name}-again") / "erased", killed["seconds"]
+        kept = folder_of(out)
+        stages = sorted(path.name for path in kept.glob("*-*") if not path.name.startswith("."))
+        if out.exists():
+            found.append("the whole output")
+        else:
+            found.append(stages[-1] if stages else "nothing")
+            assert not kept.exists() or kept.stat().st_mode & 0o777 == 0o700
+            went_on = runs.run(job, out)
+            assert went_on["code"] == 0, runs.log.read_text(encoding="utf-8")
+            assert os.listdir(out.parent) == ["erased"]
+        assert weights(out) == weights(whole), (share, stages)
+        assert same(RunRecord.read(out)) == expected
+        print(f"{name}: killed at {share:.2f} of {seconds:.1f} s, which left {found[-1]}; equal", flush=True)
+    assert any(stage.startswith("checkpoint-") for stage in found), "else nothing was gone on from"
