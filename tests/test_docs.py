@@ -26,7 +26,20 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_options_in_the_docs_exist(page: Path, capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     known = ""
-    commands = ("run", "check", "plan", "audit", "records", "report", "demo", "init", "list", "show", "train-sisa")
+    commands = (
+        "run",
+        "check",
+        "plan",
+        "audit",
+        "records",
+        "report",
+        "demo",
+        "init",
+        "list",
+        "show",
+        "train-sisa",
+        "clean",
+    )
     for command in (*commands, "history", "verify", "deep plan", "deep measure"):
         monkeypatch.setattr(sys, "argv", ["expunge", *command.split(), "--help"])
         with pytest.raises(SystemExit):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from expunge.adapter import merged, with_adapter
 from expunge.errors import UsageError
 from expunge.models import find_head, inspect_folder, load_model, weights_sha256
 from expunge.scoring import margins, score
@@ -45,6 +46,24 @@ def test_scores_do_not_depend_on_batch_or_order(family: str) -> None:
     torch.testing.assert_close(
         torch.tensor(whole.losses), torch.tensor(backwards.losses[::-1].copy()), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")  # peft says how it treats GPT-2's layers
+@pytest.mark.parametrize("family", FAMILIES)
+def test_low_rank_updates_leave_the_head_as_it_is(family: str) -> None:
+    """Else its logits would come from two layers; merged, the model is one of its family again, and the same so far."""
+    model = tiny_classifier(family).eval()
+    before = find_head(model, TASK.collate(DATA, [0]))
+    batch = TASK.collate(DATA, list(range(9)))
+    logits = model(**batch.inputs).logits
+    adapted = with_adapter(model, 4, 0, before.module).eval()
+    after = find_head(adapted, TASK.collate(DATA, [0]))
+    assert after.module is before.module
+    trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    assert trained
+    assert all(".lora_" in name for name in trained)
+    assert not before.module.weight.requires_grad
+    torch.testing.assert_close(merged(adapted)(**batch.inputs).logits, logits)
 
 
 def test_margin_by_hand() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 import expunge
 from expunge.config import AuditConfig, Recipe, TrainingConfig
-from expunge.errors import UsageError
+from expunge.errors import RunError, UsageError
 from expunge.fit import arguments, train
 from expunge.methods.gradient_difference import GradientDifference
 from expunge.methods.npo import NPO
@@ -191,9 +192,15 @@ def test_kept_outputs_have_another_name_when_anything_else_is_other(folder: Path
     assert kept([0, 1, 2]) == 0.0, "read, not made"
     assert kept([0, 1, 3]) == 1.0
     assert kept([0, 1, 2], whole=True) == 1.0
+    for file in tmp_path.glob("*.safetensors"):
+        os.truncate(file, file.stat().st_size // 2)
+    assert kept([0, 1, 2]) == 1.0, "half a file is made again"
     with torch.no_grad():
         next(iter(model.parameters()))[0, 0] += 1e-3
     assert kept([0, 1, 2]) == 1.0, "another model"
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"keeping what the original says of the records in .* failed .*training\.cache"):
+        TokenReference(model, head, TASK, records, {"forget": [0]}, tmp_path / "file", whole=False)
 
 
 def test_rmu_runs_no_further_than_its_layer_and_changes_no_other(folder: Path, tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ def problems(rank: int) -> list[Problem]:
     return [Problem("training.lora_rank", "peft is not installed", "Install it: pip install 'expunge[peft]'.")]
 
 
-def with_adapter(model: Any, rank: int, seed: int) -> Any:
+def with_adapter(model: Any, rank: int, seed: int, head: Any = None) -> Any:
     """The model with new low-rank updates of all linear layers but the head, alone trainable; itself for rank 0.
+
+    peft knows the head of a causal language model; that of any other is to be given.
 
     New updates change nothing (Hu et al., arXiv 2106.09685), so that the model is still the original, and its outputs are the
     reference: no second model is needed.
@@ -32,7 +34,10 @@ def with_adapter(model: Any, rank: int, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
-    settings = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear")
+    heads = [name for name, module in model.named_modules() if head is not None and module is head]
+    settings = LoraConfig(
+        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", exclude_modules=heads or None
+    )
     return get_peft_model(model, settings)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from expunge import cli_bench, cli_deep, cli_history, cli_plan, cli_sisa
+from expunge import cli_bench, cli_clean, cli_deep, cli_history, cli_plan, cli_sisa
 from expunge.cli_options import given, with_run_options
 from expunge.errors import ExpungeError, Problem, UsageError
 
@@ -131,14 +131,19 @@ def run(
     if out is None:
         raise UsageError(Problem("--out", "no output folder is named", "Name one that does not exist: --out erased/."))
     key = cli_history.signer(sign)
+    cli_clean.must_be_free(out)
     prepared = _prepare(config, set_, options, out)
     cli_plan.warn(prepared)
     with _quiet_libraries():
         from expunge.erase import execute
+        from expunge.fingerprint import fingerprint
+        from expunge.paused import opened
         from expunge.progress import ConsoleProgress
 
-        erased = execute(prepared, ConsoleProgress())
-        head = erased.save(out, sign=key)
+        progress, every = ConsoleProgress(), prepared.config.training.checkpoint_every
+        with opened(out, fingerprint(prepared), every=every, progress=progress) as paused:
+            erased = execute(prepared, progress, paused)
+            head = erased.save(out, sign=key)
     _show_record(erased.record, json)
     cli_history.show_head(erased.record.history["number"], head, json)
     if not json:
@@ -343,6 +348,7 @@ def demo_generation(
     print(f"Report: {Path(out) / 'erased' / 'report.html'}")
 
 
+app.command()(cli_clean.clean)
 app.command()(cli_plan.records)
 app.command()(cli_history.history)
 app.command()(cli_history.verify)

@@ -149,6 +149,10 @@ class TrainingConfig(_Section):
     cache: str | None = option(
         None, "causal LM: folder that keeps the original's outputs for further runs; left out: not kept"
     )
+    checkpoint_every: NonNegative | None = option(
+        None,
+        "seconds between checkpoints of `expunge run`; 0: none; left out: a minute, longer where they would cost over 2 %",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ from expunge.history.link import Link
 from expunge.history.signing import Signer, read_signer
 from expunge.history.write import linked, write_links
 from expunge.next_request import next_request
+from expunge.paused import PausedRun
 from expunge.progress import Progress
 from expunge.record import RunRecord
 from expunge.scoring import run_over
@@ -354,12 +355,17 @@ def _as_list(values: Any) -> list[Any]:
     return [values] if isinstance(values, str | int) else [*values]
 
 
-def execute(prepared: Prepared, progress: Progress | None = None) -> Erased:
+def execute(prepared: Prepared, progress: Progress | None = None, paused: PausedRun | None = None) -> Erased:
     """Carry out a checked run: score the original, unlearn, score again, retrain where asked, audit.
+
+    Args:
+        prepared: Data and settings.
+        progress: Shows progress.
+        paused: Where the run keeps what another process could go on from, and finds what one has kept.
 
     Raises:
         UsageError: The model's weights cannot be used.
         RunError: Training failed.
     """
-    model, record = Run(prepared, progress or Progress()).carry_out()
+    model, record = Run(prepared, progress or Progress(), paused=paused).carry_out()
     return Erased(model, prepared.task.tokenizer, record, prepared, prepared.task)

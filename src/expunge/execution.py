@@ -29,11 +29,13 @@ from expunge.layer_states import sample_units
 from expunge.o3.model import O3Model
 from expunge.o3.request import account as o3_account
 from expunge.offset.ensemble import OffsetModel
+from expunge.paused import PausedRun
 from expunge.progress import Progress
 from expunge.record import RunRecord
 from expunge.scoring import score
 from expunge.sisa.ensemble import Ensemble
 from expunge.sisa.request import account
+from expunge.stages import keep_model, keep_outcome, kept_model, kept_outcome
 from expunge.stress import STRESSES, Material
 from expunge.summary import LEAST_FIT, unfit
 from expunge.tasks.base import Encoded
@@ -61,6 +63,7 @@ class Run:
         stressed: What audits need done to models, see `expunge.audits.base.AuditContext.stressed`.
         stress_passes: Its example-passes, by name.
         words_cut: Words of a tagger's sentences that lie behind the task's length, and so are no units.
+        paused: Where another process could go on from, if this one ends; None: nowhere.
     """
 
     prepared: Prepared
@@ -71,6 +74,7 @@ class Run:
     stressed: dict[str, dict[str, list[Mapping[str, Any]]]] = field(default_factory=dict)
     stress_passes: dict[str, float] = field(default_factory=dict)
     words_cut: int = 0
+    paused: PausedRun | None = None
     _stress_material: Material | None = None
     _retain_sample: Sequence[int] = ()
 
@@ -87,6 +91,8 @@ class Run:
             self._try_comparisons()
         before = getattr(model, "unknown_weights", None) or model_loading.weights_sha256(model.to(dtype))
         self._must_follow(before)
+        if self.paused is not None:
+            self.paused.remember("weights of the model", before)
         model.to(torch.float32)
         original = self._score(model, encoded, "original")
         if original["retain"].accuracy < LEAST_FIT:
@@ -97,7 +103,8 @@ class Run:
         with self._timed("unlearn"):
             unlearning = self._unlearning(encoded)
             unlearning.original_scores = original["forget"], original["calibration"]
-            outcome = unlearning.run(model)
+            outcome = kept_outcome(self.paused, model) or unlearning.run(model)
+            keep_outcome(self.paused, model, outcome)
             model, self.check_passes = outcome.model, outcome.check_passes
         if isinstance(model, OffsetModel):
             model.found_at(config.model.path)
@@ -316,7 +323,7 @@ class Run:
             retain_ids=[ids[i] for i in request.retain], training=config.training, stop=config.stop, seed=config.seed,
             label_names=prepared.task.label_names, base=config.retrain.base, recipe=prepared.recipe,
             batch_size=config.audit.batch_size, trust_remote_code=config.model.trust_remote_code,
-            progress=self.progress, **own_answers(prepared.task, prepared.train.take(request.forget)),
+            progress=self.progress, paused=self.paused, **own_answers(prepared.task, prepared.train.take(request.forget)),
         )  # fmt: skip
 
     def _retraining_passes(self, encoded: dict[str, Encoded]) -> float | None:
@@ -355,14 +362,19 @@ class Run:
             model = self._load(path, "retrain.models")
             tables.append(self._score(model, encoded, "retrained", path))
             described.append({"path": path, "sha256": model_loading.weights_sha256(model)})
-        if config.retrain.enabled and config.retrain.base is not None and recipe is not None:
+        base = config.retrain.base
+        if config.retrain.enabled and base is not None and recipe is not None:
             for seed in config.retrain.seeds or (recipe.seed,):
                 with self._timed("retrain"):
-                    model = fit(
-                        config.retrain.base, task, encoded["retain"], recipe, seed=seed, label_names=task.label_names,
+                    model = kept_model(
+                        self.paused, f"retrained-{seed}",
+                        lambda: self._load(base, "retrain.base", new_head=self._new_head()),
+                    ) or fit(
+                        base, task, encoded["retain"], recipe, seed=seed, label_names=task.label_names,
                         progress=self.progress, name=f"retraining without the records (seed {seed})",
                         trust_remote_code=config.model.trust_remote_code,
                     )  # fmt: skip
+                    keep_model(self.paused, f"retrained-{seed}", model)
                 tables.append(self._score(model, encoded, "retrained", f"seed {seed}"))
                 described.append({"seed": seed, "sha256": model_loading.weights_sha256(model)})
         return tables, described

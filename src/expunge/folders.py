@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,9 @@ from typing import Any
 
 from expunge.errors import Problem, RunError, UsageError
 
-__all__ = ["must_be_new", "size_of", "whole_arrays", "whole_file", "whole_folder"]
+__all__ = ["is_left_over", "left_over", "must_be_new", "size_of", "whole_arrays", "whole_file", "whole_folder"]
+
+_PARTIAL = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.partial")
 
 
 def must_be_new(path: str | Path, *, where: str = "--out") -> list[Problem]:
@@ -40,12 +43,21 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     if problems := must_be_new(target):
         raise UsageError(problems)
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    except OSError as error:
+        raise RunError(f'writing "{target}" failed ({error.strerror or error}). Nothing was written.') from error
+    with _owned(beside):
+        yield from _filled(beside, target)
+
+
+def _filled(beside: Path, target: Path) -> Iterator[Path]:
     try:
         yield beside
         os.chmod(beside, 0o777 & ~_umask())
         for file in sorted(beside.rglob("*")):
             _sync(file)
+        _sync(beside)
         os.rename(beside, target)
         _sync(target.parent)
     except OSError as error:
@@ -55,6 +67,55 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+
+
+def left_over(target: Path) -> list[Path]:
+    """Folders beside `target` that a killed process was filling to take its name, and that no process fills now."""
+    found = (path for path in sorted(target.parent.glob(".*.partial")) if is_left_over(path))
+    return [path for path in found if _name_of(path) == target.name]
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether a folder was being filled by a process that is no more. False where that cannot be told."""
+    if _name_of(path) is None or not path.is_dir() or path.is_symlink():
+        return False
+    try:
+        import fcntl
+    except ImportError:  # Windows: nobody knows whose it is
+        return False
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _name_of(partial: Path) -> str | None:
+    found = _PARTIAL.fullmatch(partial.name)
+    return None if found is None else found["name"]
+
+
+@contextlib.contextmanager
+def _owned(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, which goes with the process however it ends."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a disk without locks: then it never counts as left over
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
 
 
 def whole_file(path: str | Path, text: str) -> None:

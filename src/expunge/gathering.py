@@ -11,6 +11,7 @@ from torch import Tensor
 from expunge.methods.base import GROUPS, Method
 from expunge.partner_queue import PartnerQueue
 from expunge.reference import Reference
+from expunge.snapshot import Snapshot
 from expunge.step import Scores
 from expunge.step_batches import Parts
 from expunge.token_head import TokenHead
@@ -75,6 +76,14 @@ class Gatherer:
         queued = self._queue.lacking(labels, torch.cat(anchors))
         self._queue.add(hidden.detach(), labels)
         return queued
+
+    def state(self) -> Snapshot:
+        """The partners kept for steps to come."""
+        return self._queue.state()
+
+    def restore(self, snapshot: Snapshot, device: Any) -> None:
+        """Put back what `state` gave."""
+        self._queue.restore(snapshot, device)
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from expunge.config import StopConfig
 from expunge.matching import Before, Matched, compare
 from expunge.models import head_of, passes_of
 from expunge.sampling import retained_a_step
 from expunge.scoring import ScoreTable, score
+from expunge.snapshot import Snapshot
 from expunge.step import Scores
 from expunge.stopping import TOLERANCE, Check
 from expunge.tasks.base import Encoded
@@ -169,6 +171,23 @@ class Look:
         if len(tables[1]):
             self._unseen = np.sort(tables[1].record_margins)
         return self._made(step, figures, self._compared(tables, then.tables))
+
+    def state(self) -> Snapshot:
+        """What it has seen since the first look, which is at the original and can be had again."""
+        unseen = torch.from_numpy(self._unseen.astype(np.float64))
+        return Snapshot({"unseen": unseen}, {"lately": self._lately, "passes": self.passes})
+
+    def restore(self, snapshot: Snapshot, model: Any) -> None:
+        """Take over what `state` gave.
+
+        Args:
+            snapshot: What `state` gave.
+            model: The original, which is looked at first as before.
+        """
+        self.check(model, 0)
+        self._unseen = snapshot.tensors["unseen"].numpy()
+        self._lately[:] = snapshot.values["lately"]
+        self.passes = snapshot.values["passes"]
 
     def _first(self, model: Any) -> list[ScoreTable]:
         if self.given is None:

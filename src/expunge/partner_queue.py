@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from expunge.snapshot import Snapshot
 
 __all__ = ["PartnerQueue"]
 
@@ -37,3 +41,11 @@ class PartnerQueue:
             return None
         labels = torch.cat([torch.full((len(self._kept[label]),), label) for label in found])
         return torch.cat([self._kept[label] for label in found]), labels.to(present.device)
+
+    def state(self) -> Snapshot:
+        """Embeddings by class."""
+        return Snapshot({str(label): kept.clone() for label, kept in self._kept.items()})
+
+    def restore(self, snapshot: Snapshot, device: Any) -> None:
+        """Put back what `state` gave."""
+        self._kept = {int(label): kept.to(device) for label, kept in snapshot.tensors.items()}

@@ -34,6 +34,7 @@ class Preparation:
         known: (N,) log-odds of all calibration records under the original, in nats, where the run has scored them anyway.
         reanswered: As in `MethodContext`.
         written: (model, seed, temperature) -> answers, as in `MethodContext`.
+        ready: The method's state, where an earlier process of this run has prepared it already.
     """
 
     ids: Sequence[str] | None = None
@@ -44,6 +45,7 @@ class Preparation:
     known: np.ndarray | None = None
     reanswered: Callable[[Sequence[str]], Encoded] | None = None
     written: Callable[[Any, int, float], list[str]] | None = None
+    ready: State | None = None
 
 
 def prepared_state(
@@ -54,6 +56,8 @@ def prepared_state(
 
     Leaves model and random state as they were.
     """
+    if given.ready is not None and type(method).alternates is Method.alternates:
+        return given.ready, None, 0.0
     context, spent = context_of(model, task, forget, retain, given, seed=seed, steps_per_pass=steps_per_pass)
     with torch.random.fork_rng():
         state = method.prepare(context)

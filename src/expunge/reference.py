@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from expunge.models import Head, find_head, passes_of
+from expunge.snapshot import Snapshot
 from expunge.tasks.base import Encoded
 
 __all__ = ["FrozenCopy", "Reference"]
@@ -35,6 +36,14 @@ class Reference(Protocol):
         """Example-passes spent so far: a forward pass of a record counts a third."""
         ...
 
+    def state(self) -> Snapshot:
+        """What a later process needs to give the same outputs at the same cost."""
+        ...
+
+    def restore(self, snapshot: Snapshot, device: Any) -> None:
+        """Put back what `state` gave."""
+        ...
+
 
 class FrozenCopy:
     """A `Reference` for classifiers: a frozen copy of the model, asked as records come up.
@@ -56,6 +65,24 @@ class FrozenCopy:
     @property
     def passes(self) -> float:
         return self._forwards / 3 * passes_of(self._model)
+
+    def state(self) -> Snapshot:
+        """Outputs known so far, by position: another batch would round them otherwise."""
+        made = Snapshot(values={"forwards": self._forwards})
+        for group, known in self._known.items():
+            if known:
+                made.tensors[f"{group}/positions"] = torch.tensor([*known])
+                made.tensors[f"{group}/logits"] = torch.cat([*known.values()])
+        return made
+
+    def restore(self, snapshot: Snapshot, device: Any) -> None:
+        """Put back what `state` gave."""
+        self._forwards = snapshot.values["forwards"]
+        for group, known in self._known.items():
+            positions = snapshot.tensors.get(f"{group}/positions", torch.zeros(0)).int().tolist()
+            counts = [len(self._groups[group].labels[i]) for i in positions]
+            if positions:
+                known.update(zip(positions, snapshot.tensors[f"{group}/logits"].to(device).split(counts), strict=True))
 
     def logits(self, group: str, records: Tensor, units: Tensor) -> Tensor:
         known = self._known[group]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from expunge.errors import RunError
+from expunge.snapshot import Snapshot, linked
 
 __all__ = ["Check", "Rule", "StopRule", "best", "distance", "reason_to_stop", "state_of"]
 
@@ -158,6 +159,21 @@ class StopRule(TrainerCallback):
         self.reason = ""
         self.kept = 0
 
+    def state(self) -> Snapshot:
+        """What it has seen and kept so far."""
+        files = {} if self._file is None or not self._file.is_file() else {self._file.name: self._file}
+        values = {"checks": [asdict(check) for check in self.checks], "kept": self.kept, "reason": self.reason}
+        return Snapshot(self._weights, values, files)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take over what `state` gave: there is no first check any more."""
+        values = snapshot.values
+        self.checks = [Check(**row) for row in values["checks"]]
+        self.kept, self.reason = values["kept"], values["reason"]
+        self._weights = snapshot.tensors
+        if self._file is not None and self._file.name in snapshot.files:
+            linked(snapshot.files[self._file.name], self._file)
+
     def _check(self, model: Any, step: int) -> str | None:
         self.checks.append(self._evaluate(model, step))
         if best(self.checks).step == step:
@@ -167,9 +183,10 @@ class StopRule(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._check(
-            kwargs["model"], 0
-        )  # its weights are not kept: the last step is checked in any case, and comes first
+        if not self.checks:  # else it goes on
+            self._check(
+                kwargs["model"], 0
+            )  # its weights are not kept: the last step is checked in any case, and comes first
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         since = state.global_step - self.checks[-1].step
@@ -199,8 +216,9 @@ class StopRule(TrainerCallback):
             try:
                 save_file({name: weight.contiguous() for name, weight in own.items()}, self._file)
             except (OSError, SafetensorError) as error:
-                where = "the folder for temporary files (TMPDIR names another)"
-                raise RunError(f"keeping the best step's weights in {where} failed ({error}).") from error
+                way_out = "Make room there; for `unlearn` in Python, TMPDIR names another place."
+                what = f'keeping the best step\'s weights in "{self._file.parent}" failed ({error})'
+                raise RunError(f"{what}. {way_out}") from error
 
     def _kept(self) -> Iterator[tuple[str, torch.Tensor]]:
         if self._file is None or not self._file.is_file():

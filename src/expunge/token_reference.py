@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from expunge.errors import RunError
 from expunge.models import passes_of, weights_sha256
+from expunge.snapshot import Snapshot
 from expunge.tasks.base import Encoded
 from expunge.token_head import TokenHead
 from expunge.token_scoring import hidden_of
@@ -58,11 +60,11 @@ class TokenReference:
             encoded = groups[group].take(list(positions))
             what = "logp" if not whole else "hidden" if layer is None else f"layer {number}"
             file = folder / f"{_name(weights, encoded, what)}.safetensors"
-            if not file.is_file():
+            kept = _read(file)
+            if kept is None:
                 self._forwards += len(encoded) * passes_of(model)
                 logp, hidden = hidden_of(model, head, encoded, task, batch_size=batch_size, layer=layer)
-                _written(file, {"logp": logp, **({"hidden": hidden} if whole else {})})
-            kept = _read(file)
+                kept = _written(file, {"logp": logp, **({"hidden": hidden} if whole else {})})
             self._logp[group] = kept["logp"]
             if whole:
                 self._hidden[group] = kept["hidden"]
@@ -71,6 +73,15 @@ class TokenReference:
     @property
     def passes(self) -> float:
         return self._forwards / 3
+
+    def state(self) -> Snapshot:
+        """What it cost: all else lies in the folder, or is made again as it was."""
+        return Snapshot(values={"forwards": self._forwards})
+
+    def restore(self, snapshot: Snapshot, device: Any) -> None:
+        """Put back what `state` gave."""
+        del device
+        self._forwards = snapshot.values["forwards"]
 
     def _of(self, kept: Mapping[str, Tensor], group: str, units: Tensor) -> Tensor:
         places = self._places[group][units.cpu()]
@@ -112,22 +123,37 @@ def _name(weights: str, encoded: Encoded, what: str) -> str:
     return digest.hexdigest()
 
 
-def _written(file: Path, tensors: dict[str, Tensor]) -> None:
+def _written(file: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Write the tensors in one move, and give them back as `_read` does."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".part")
-    os.close(handle)
+    part: Path | None = None
     try:
-        save_file({key: value.contiguous() for key, value in tensors.items()}, name)
-        os.replace(name, file)
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".part")
+        os.close(handle)
+        part = Path(name)
+        save_file({key: value.contiguous() for key, value in tensors.items()}, part)
+        os.replace(part, file)
+    except (OSError, SafetensorError) as error:
+        what = f'keeping what the original says of the records in "{file.parent}" failed ({error})'
+        raise RunError(f"{what}. Make room there, or name another folder: training.cache.") from error
     finally:
-        Path(name).unlink(missing_ok=True)
+        if part is not None:
+            part.unlink(missing_ok=True)
+    found = _read(file)
+    if found is None:
+        raise RunError(f'"{file}" was lost while it was used. Name a folder that stays: training.cache.')
+    return found
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    """The tensors, mapped from the file: what is not looked at takes no memory."""
-    from safetensors import safe_open
+def _read(file: Path) -> dict[str, Tensor] | None:
+    """The tensors, mapped from the file: what is not looked at takes no memory. None where there are none, or half of them."""
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(file, framework="pt") as kept:
-        return {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118 - it is no dict
+    try:
+        with safe_open(file, framework="pt") as kept:
+            return {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118 - it is no dict
+    except (OSError, SafetensorError):
+        return None

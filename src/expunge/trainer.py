@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from expunge.errors import NonFiniteLossError, Problem, UsageError
 from expunge.gathering import Gatherer, Outputs, leaves
@@ -19,6 +19,7 @@ from expunge.models import head_of, passes_of
 from expunge.preparation import Preparation, prepared_state
 from expunge.random_state import random_state, restore_random_state
 from expunge.referring import referred
+from expunge.resumable import ResumableTrainer
 from expunge.sampling import StepSampler
 from expunge.step import Scores, Step
 from expunge.step_batches import Parts, StepBatches
@@ -27,7 +28,7 @@ from expunge.tasks.base import Batch, Encoded
 __all__ = ["UnlearnTrainer"]
 
 
-class UnlearnTrainer(Trainer):
+class UnlearnTrainer(ResumableTrainer):
     """A `Trainer` whose loss is an unlearning method's.
 
     `args.per_device_train_batch_size` counts forget records; the method's `retain_ratio` times as many retained records
@@ -133,6 +134,7 @@ class UnlearnTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Parts], None]:
         pairs = [pair for _, pair in zip(range(num_batches), epoch_iterator, strict=False)]
+        self.restore_random_if_due()  # not where the trainer does it: gradient caching draws before that
         self._cached = self._cache_gradients(pairs) if len(pairs) > 1 else []
         return pairs, None
 

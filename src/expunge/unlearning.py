@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from expunge.adapter import merged, with_adapter
+from expunge.checkpoints import Checkpoints
 from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.fit import arguments, fit, plain, train
 from expunge.looking import Look, rows_a_step, samples, schedule
 from expunge.methods.base import MethodContext, Procedure, ProcedureContext
+from expunge.models import head_of
 from expunge.offset.ensemble import OffsetModel
+from expunge.paused import CHECKPOINT, PausedRun
 from expunge.preparation import Preparation, context_of
 from expunge.progress import Progress, trainer_stage
 from expunge.scoring import ScoreTable
 from expunge.stopping import Check, StopRule, best, state_of
 from expunge.tasks.base import Encoded
 from expunge.trainer import UnlearnTrainer
+from expunge.trainer_state import kept_method_state
 
 __all__ = ["Outcome", "Unlearning"]
 
@@ -67,6 +71,7 @@ class Unlearning:
         original_scores: Scores of all forget and of all calibration records under the original, where there are any.
         reanswered: Answers -> the forget records with them, where these have prompts and answers.
         written: (model, seed, temperature) -> answers to the forget records' prompts, likewise.
+        paused: Where training keeps what another process could go on from, and finds what one has kept.
     """
 
     method: Any
@@ -88,6 +93,7 @@ class Unlearning:
     original_scores: tuple[ScoreTable, ScoreTable] | None = None
     reanswered: Callable[[Sequence[str]], Encoded] | None = None
     written: Callable[[Any, int, float], list[str]] | None = None
+    paused: PausedRun | None = None
     _passes: float = 0.0
     _check_passes: float = 0.0
 
@@ -183,6 +189,9 @@ class Unlearning:
         model = self.method.equipped(model, self.task, trust_remote_code=self.trust_remote_code)
         if not isinstance(model, OffsetModel):
             return self._train(model)
+        self.paused = (
+            None  # what its frozen models said is kept by batch, and would be rounded otherwise: it begins anew
+        )
         before, spent = model.weights(), model.spent
         with model.remembering():
             log = self._train(model)
@@ -210,16 +219,27 @@ class Unlearning:
             stop = StopRule(
                 look.check, looks.every, rule=self.stop.rule, most=looks.most, glance=look.near, folder=Path(folder)
             )
-            model = with_adapter(model, settings.lora_rank, self.seed)
+            head = (
+                None if self.task.of_tokens or not settings.lora_rank else head_of(model, self.task, self.forget).module
+            )
+            model = with_adapter(model, settings.lora_rank, self.seed, head)
+            found = None if self.paused is None else self.paused.newest(CHECKPOINT)
+            given = self._given()
+            if found is not None:
+                given = replace(given, ready=kept_method_state(found[1], next(model.parameters()).device))
             trainer = UnlearnTrainer(
                 model, args, method=self.method, task=self.task, forget=self.forget, retain=self.retain,
-                callbacks=[stop],
-                given=self._given(), cache=None if settings.cache is None else Path(settings.cache).expanduser(),
+                callbacks=[stop], given=given, cache=self._cache(),
             )  # fmt: skip
             cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
             trainer.watch = look.watch
             with trainer_stage(trainer, self.progress, "unlearning"):
-                trainer.train()
+                if self.paused is not None:
+                    trainer.add_callback(Checkpoints(self.paused, trainer, look, stop))
+                if found is not None:
+                    look.restore(found[1].part("look"), model)
+                    stop.restore(found[1].part("stop"))
+                trainer.train(resume_from_checkpoint=None if found is None else str(found[0]))
             model = merged(plain(model))
             if cached is not None:
                 model.config.use_cache = cached  # the trainer turns it off
@@ -234,6 +254,12 @@ class Unlearning:
             "history": [{name: round(value, 6) for name, value in row.items()} for row in trainer.history],
             "checks": [asdict(check) for check in stop.checks],
         }
+
+    def _cache(self) -> Path | None:
+        """Folder for what the original says of tokens; None: for as long as it is read."""
+        if self.training.cache is not None:
+            return Path(self.training.cache).expanduser()
+        return None if self.paused is None else self.paused.folder / "reference"
 
     def _look(self, sizes: tuple[int, int]) -> Look:
         known = np.bincount(self.retain.flat_labels, minlength=len(self.label_names))
