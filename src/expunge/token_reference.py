@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from expunge.collectives import of_all
 from expunge.models import passes_of, weights_sha256
 from expunge.tasks.base import Encoded
 from expunge.token_head import TokenHead
@@ -58,7 +59,7 @@ class TokenReference:
             encoded = groups[group].take(list(positions))
             what = "logp" if not whole else "hidden" if layer is None else f"layer {number}"
             file = folder / f"{_name(weights, encoded, what)}.safetensors"
-            if not file.is_file():
+            if not all(of_all(file.is_file())):
                 self._forwards += len(encoded) * passes_of(model)
                 logp, hidden = hidden_of(model, head, encoded, task, batch_size=batch_size, layer=layer)
                 _written(file, {"logp": logp, **({"hidden": hidden} if whole else {})})

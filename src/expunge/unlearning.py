@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from expunge import processes
 from expunge.adapter import merged, with_adapter
 from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.fit import arguments, fit, plain, train
@@ -198,7 +199,7 @@ class Unlearning:
                 self.seed,
                 settings,
                 max_steps=max(settings.min_steps, round(settings.epochs * a_pass), 1),
-                per_device_train_batch_size=-(-settings.batch_size // settings.accumulation),
+                per_device_train_batch_size=-(-settings.batch_size // (settings.accumulation * processes.count())),
                 gradient_accumulation_steps=settings.accumulation,
                 max_grad_norm=settings.max_grad_norm,
             )
@@ -207,13 +208,19 @@ class Unlearning:
                 self.stop, len(self.forget), len(self.calibration), args.max_steps * a_step, args.max_steps
             )
             look = self._look((looks.forget, looks.calibration))
+
+
+            def check(model: Any, step: int) -> Check:
+                with trainer.gathered():
+                    return look.check(model, step)
+
             stop = StopRule(
-                look.check, looks.every, rule=self.stop.rule, most=looks.most, glance=look.near, folder=Path(folder)
+                check, looks.every, rule=self.stop.rule, most=looks.most, glance=look.near, folder=Path(folder)
             )
             model = with_adapter(model, settings.lora_rank, self.seed)
             trainer = UnlearnTrainer(
                 model, args, method=self.method, task=self.task, forget=self.forget, retain=self.retain,
-                callbacks=[stop],
+                callbacks=[stop], batch_size=settings.batch_size,
                 given=self._given(), cache=None if settings.cache is None else Path(settings.cache).expanduser(),
             )  # fmt: skip
             cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
