@@ -15,6 +15,9 @@ SOURCE = Path(expunge.__file__).parent
 # A module may import those of its own layer and of the layers above it in this list.
 LAYERS = [
     {"errors"},
+    {"processes"},
+    {"collectives"},
+    {"agreeing"},
     {"options", "stats", "matching", "random_state", "attacks", "progress", "comparing", "probe", "adapter"},
     {
         "registry",
@@ -86,12 +89,14 @@ LAYERS = [
         "glossary",
     },
     {"report"},
+    {"sharding"},
+    {"shared_trainer"},
     {"trainer"},
     {"unlearning", "conformance_stage"},
     {"conformance"},
     {"conformance_audits"},
     {"model_kinds"},
-    {"suitability", "neighbours", "chosen_audits"},
+    {"suitability", "neighbours", "chosen_audits", "shareable"},
     {"checks"},
     {"history.section", "history.write", "next_request"},
     {"evidence"},
@@ -100,7 +105,7 @@ LAYERS = [
     {"erase", "sisa.build"},
     {"demo", "plan", "reaudit"},
     {"demo_generation"},
-    {"cli_bench", "cli_deep", "cli_history", "cli_plan", "cli_sisa", "cli_options"},
+    {"cli_bench", "cli_deep", "cli_history", "cli_outcome", "cli_plan", "cli_sisa", "cli_options"},
     {"cli"},
     {"__init__", "__main__"},
 ]

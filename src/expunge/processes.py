@@ -6,9 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from expunge.errors import ExpungeError
-
-__all__ = ["ElsewhereError", "agreeing", "alone", "count", "first", "number", "sharded"]
+__all__ = ["alone", "count", "first", "leave", "number", "sharded"]
 
 _alone = False
 
@@ -54,37 +52,10 @@ def sharded() -> bool:
     return count() > 1 and os.environ.get("EXPUNGE_FSDP") == "true"
 
 
-class ElsewhereError(ExpungeError):
-    """Another process failed, and says why; this one ends with the same exit code."""
+def leave() -> None:
+    """Take leave of the other processes, at the end of a run that went well."""
+    if count() > 1:
+        from torch import distributed
 
-    told = True
-
-    def __init__(self, exit_code: int) -> None:
-        super().__init__("another process of this run failed; its message says why.")
-        self.exit_code = exit_code
-
-
-@contextmanager
-def agreeing() -> Iterator[None]:
-    """Where one process fails within, all fail behind it, and the first of those that did says why.
-
-    Raises:
-        ElsewhereError: Another one failed.
-    """
-    if count() == 1:
-        yield
-        return
-    from expunge.collectives import of_all
-
-    failure: ExpungeError | None = None
-    try:
-        yield
-    except ExpungeError as error:
-        failure = error
-    codes = of_all(failure.exit_code if failure else 0)
-    failed = [i for i, code in enumerate(codes) if code]
-    if failure:
-        failure.told = number() != failed[0]
-        raise failure
-    if failed:
-        raise ElsewhereError(int(codes[failed[0]]))
+        if distributed.is_initialized():
+            distributed.destroy_process_group()

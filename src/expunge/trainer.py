@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 
-from expunge import collectives, processes
-from expunge.errors import NonFiniteLossError, Problem, UsageError
+from expunge import processes
+from expunge.collectives import of_all
+from expunge.errors import NonFiniteLossError
 from expunge.gathering import Gatherer, Outputs, leaves
 from expunge.halfway import hold_all_but, layer_of, states_behind
 from expunge.methods.base import GROUPS, Method
@@ -22,7 +21,7 @@ from expunge.preparation import Preparation, prepared_state
 from expunge.random_state import random_state, restore_random_state
 from expunge.referring import referred
 from expunge.sampling import StepSampler
-from expunge.sharding import cut_copy, gather_into
+from expunge.shared_trainer import SharedTrainer
 from expunge.step import Scores, Step
 from expunge.step_batches import Parts, StepBatches
 from expunge.tasks.base import Batch, Encoded
@@ -30,7 +29,7 @@ from expunge.tasks.base import Batch, Encoded
 __all__ = ["UnlearnTrainer"]
 
 
-class UnlearnTrainer(Trainer):
+class UnlearnTrainer(SharedTrainer):
     """A `Trainer` whose loss is an unlearning method's.
 
     `args.per_device_train_batch_size` counts forget records; the method's `retain_ratio` times as many retained records
@@ -68,15 +67,11 @@ class UnlearnTrainer(Trainer):
 
     def __init__(
         self, model: Any, args: TrainingArguments, *, method: Method, task: Any, forget: Encoded, retain: Encoded,
-        given: Preparation | None = None, cache: Path | None = None, batch_size: int | None = None,
-        **options: Any,
+        given: Preparation | None = None, cache: Path | None = None, batch_size: int | None = None, **options: Any,
     ) -> None:  # fmt: skip
         args._n_gpu = min(args.n_gpu, 1)  # no torch DataParallel: it would cut a step's partners apart
         args.remove_unused_columns = False
         args.logging_nan_inf_filter = False
-        shard = processes.sharded()
-        if shard:
-            options["callbacks"] = [_Whole(self), *options.get("callbacks", ())]
         super().__init__(model, args, train_dataset=None, **options)
         self.model_accepts_loss_kwargs = False
         self.method, self.task, self.forget, self.retain = method, task, forget, retain
@@ -98,7 +93,7 @@ class UnlearnTrainer(Trainer):
         )  # fmt: skip
         self.train_dataset = StepBatches(
             method, task, forget, retain, self.sampler, micro_batches=self._micro_batches, steps=args.max_steps,
-            alternate=alternate, lockstep=shard,
+            alternate=alternate, lockstep=processes.sharded(),
         )  # fmt: skip
         self.history: list[dict[str, float]] = []
         self._cached: list[tuple[Any, list[Tensor | None]]] = []
@@ -114,13 +109,8 @@ class UnlearnTrainer(Trainer):
         self._held = hold_all_but(method.trained(model), model)
         masks = {name.removeprefix("mask/"): mask for name, mask in self.method_state.items() if "mask/" in name}
         self._masks = [p.register_hook(masks[n].to(p.device).mul) for n, p in model.named_parameters() if n in masks]
-        self._cut: Any = None
-        if shard:
-            collectives.same_weights(self.model)
-            self._must_stand_being_cut()
-            self._whole: Any = self.model
-            self.model, self.head = cut_copy(self._whole, self.head, args.device)
-            self._cut = self.model_wrapped = self.model
+        if processes.sharded():
+            self.head = self.cut_up(self.head, whole=bool(self._masks) or self._layer is not None)
         self._gatherer = Gatherer(
             method, self.head, self._reference, several_units=forget.units is not None, device=args.device,
             halfway=self._layer is not None,
@@ -134,65 +124,16 @@ class UnlearnTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.train`; the model is given back without the method's gradient masks."""
-        collectives.same_weights(self.model if self._cut is None else self._whole)
-        before, state = self._passes, random_state()
-        if processes.number():  # else all processes would drop out alike; what follows a run goes on alike again
-            torch.manual_seed(self.args.seed + 1_000_003 * processes.number())
+        before = self._passes
         try:
             found = super().train(*args, **kwargs)
-            self._passes = before + sum(collectives.of_all(self._passes - before))
+            self._passes = before + sum(of_all(self._passes - before))
             return found
         finally:
-            if processes.count() > 1:
-                restore_random_state(state)
             for handle in self._masks:
                 handle.remove()
             for parameter in self._held:
                 parameter.requires_grad_(True)
-
-    def _must_stand_being_cut(self) -> None:
-        what = None
-        if self._layer is not None:
-            what = "it ends forward passes halfway"
-        elif self._masks:
-            what = "it masks gradients of whole weights"
-        if what is not None:
-            way_out = "Start the processes without FSDP (torchrun alone, or accelerate launch --multi_gpu)."
-            raise UsageError(Problem("method.name", f"weights cannot be cut up for this method: {what}", way_out))
-
-    @contextmanager
-    def gathered(self) -> Iterator[None]:
-        """The model given has the weights as they are now; without FSDP it always has."""
-        if self._cut is None:
-            yield
-            return
-        gather_into(self._whole.to(self.args.device), self._cut)
-        yield
-        self._whole.to("cpu")  # between two looks the device holds the parts alone
-
-    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
-        """Of several processes no DistributedDataParallel: see `training_step`.
-
-        It reduces gradients as one backward pass of one forward pass fills them. A step here has a forward pass for each
-        length of records, takes inputs of the last layer in between, and leaves a process without records none at all.
-        """
-        if processes.count() == 1:
-            return super()._wrap_model(model, training, dataloader)
-        own = self.accelerator.prepare_model(model, evaluation_mode=True)  # autocast, and nothing else
-        return torch.nn.ModuleDict({"model": own})  # another module than the model: Trainer then wraps it no more
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """As `Trainer.training_step`; behind a step's last micro-batch gradients are summed over the processes."""
-        loss = super().training_step(*args, **kwargs)
-        if processes.count() > 1 and self._cut is None and self.accelerator.sync_gradients:
-            collectives.sum_gradients(self.model.parameters())
-        return loss
-
-    def get_train_dataloader(self) -> DataLoader[Parts]:
-        loader = DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_only_item)  # pyright: ignore[reportArgumentType]
-        if processes.count() > 1:  # the items are this process's own already
-            return loader
-        return self.accelerator.prepare_data_loader(loader, device_placement=False)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Parts], None]:
         pairs = [pair for _, pair in zip(range(num_batches), epoch_iterator, strict=False)]
@@ -206,10 +147,9 @@ class UnlearnTrainer(Trainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         model.train(getattr(self.method, "dropout", True))
-        model = self.model if processes.count() > 1 else model
+        model = self.running
         if not self._cached:
-            loss = self._step_loss([inputs], [self._forward(model, inputs)])
-            return loss if loss.requires_grad else loss.requires_grad_()  # a process may have no record of a step
+            return self._step_loss([inputs], [self._forward(model, inputs)])
         rng_state, gradients = self._cached.pop(0)
         restore_random_state(rng_state)
         flat = [t for outputs in self._forward(model, inputs) if outputs is not None for t in outputs if t is not None]
@@ -222,7 +162,7 @@ class UnlearnTrainer(Trainer):
         return (surrogate - surrogate.detach()) * self.current_gradient_accumulation_steps + loss  # pyright: ignore
 
     def _cache_gradients(self, pairs: Sequence[Parts]) -> list[tuple[Any, list[Tensor | None]]]:
-        model: Any = self.model if processes.count() > 1 else self.model_wrapped
+        model = self.running
         model.train(getattr(self.method, "dropout", True))
         moved = [self._prepare_inputs(pair) for pair in pairs]
         states, cut = [], []
@@ -231,16 +171,16 @@ class UnlearnTrainer(Trainer):
             with torch.no_grad(), self.compute_loss_context_manager():
                 outputs = self._forward(model, pair, weight=1 / 3)
             cut.append([None if o is None else leaves(o) for o in outputs])
-        loss = self._step_loss(moved, cut)
-        if loss.requires_grad:
-            loss.backward()
+        self._step_loss(moved, cut).backward()
         flat = [[t.grad for outputs in pair if outputs is not None for t in outputs if t is not None] for pair in cut]
         return list(zip(states, flat, strict=True))
 
     def _forward(self, model: Any, parts: Parts, weight: float = 1.0) -> list[Outputs | None]:
         """Outputs of all groups: one forward where forget and retain fall in one length bucket, else two in one graph."""
         forget, retain, alternate = parts
-        self._passes += self._share * weight * sum(len(batch) for batch in parts if batch is not None and len(batch.labels))
+        self._passes += (
+            self._share * weight * sum(len(batch) for batch in parts if batch is not None and len(batch.labels))
+        )
         if self._cut is None and forget is not None and retain is not None and forget.length == retain.length:
             both = self._run(model, forget.followed_by(retain))
             cut = len(forget.labels)
@@ -271,28 +211,9 @@ class UnlearnTrainer(Trainer):
         with torch.no_grad():
             self.method_state = self.method.after_step(self.method_state, shown)
             self.history.append({"step": number + 1, "loss": float(loss.detach()), **shown, **self.method.counts(step)})
-        return loss
+        return loss if loss.requires_grad else loss.requires_grad_()  # this process may have no record of the step
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the last step's parts, so that every experiment tracker sees them."""
         last = self.history[-1] if self.history else {}
         super().log({**logs, **{f"part_{k}": v for k, v in last.items() if k not in ("step", "loss")}}, *args, **kwargs)
-
-
-class _Whole(TrainerCallback):
-    """Shows the callbacks behind it the model given, not its cut copy, and leaves it with the last step's weights."""
-
-    def __init__(self, trainer: UnlearnTrainer) -> None:
-        self._trainer = trainer
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self._trainer.callback_handler.model = self._trainer._whole
-
-    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        with self._trainer.gathered():
-            pass
-        self._trainer._whole.to(self._trainer.args.device)
-
-
-def _only_item(items: list[Parts]) -> Parts:
-    return items[0]

@@ -209,7 +209,6 @@ class Unlearning:
             )
             look = self._look((looks.forget, looks.calibration))
 
-
             def check(model: Any, step: int) -> Check:
                 with trainer.gathered():
                     return look.check(model, step)
