@@ -56,6 +56,7 @@ def trained(name: str, accumulation: int = 1, batch: int = 3) -> dict[str, torch
     method, make = CASES[name]
     job = make()
     model = job.model(0)
+    before = _flat(model)
     gradients = Gradients()
     with tempfile.TemporaryDirectory() as folder:
         args = arguments(
@@ -73,11 +74,22 @@ def trained(name: str, accumulation: int = 1, batch: int = 3) -> dict[str, torch
     return {
         "losses": torch.tensor([row["loss"] for row in trainer.history], dtype=torch.float64),
         "gradients": torch.stack(gradients.kept),
-        "weights": torch.cat([p.detach().flatten() for p in model.parameters()]),
+        "moved": _flat(model) - before,
         "passes": torch.tensor(trainer.example_passes),
         "margins": torch.from_numpy(table.margins),
         "hidden": torch.from_numpy(table.hidden),
     }
+
+
+def passes_of_steps(name: str) -> float:
+    """Example-passes of ten steps: passes of 3, 3 and 1 forget records, each with its views, and with partners a record."""
+    method, _ = CASES[name]
+    forget = 3 * 7 + 3
+    return forget * getattr(method, "views", 1) + STEPS * 3 * getattr(method, "retain_ratio", 1)
+
+
+def _flat(model: Any) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()]).clone()
 
 
 def main(folder: Path) -> None:
