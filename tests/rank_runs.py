@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from transformers import PrinterCallback, TrainerCallback
 
 import expunge
 from expunge import processes
-from expunge.collectives import of_all
+from expunge.agreeing import agreeing
+from expunge.collectives import everywhere, of_all
 from expunge.config import TrainingConfig
 from expunge.conformance_stage import given
+from expunge.errors import ExpungeError, RunError
 from expunge.fit import arguments
 from expunge.models import head_of
 from expunge.scoring import score
@@ -32,7 +36,6 @@ CASES: dict[str, tuple[Any, Any]] = {
     "calibrated": (expunge.CalibratedDeepCUT(), text_job),
     "npo": (expunge.NPO(), answer_job),
     "rmu": (expunge.RMU(layer=1), answer_job),
-    "undial": (expunge.UNDIAL(), answer_job),
 }
 FSDP = ("deepcut", "calibrated", "npo")
 
@@ -106,7 +109,26 @@ def main(folder: Path) -> None:
         assert len(set(of_all(float(value.double().sum())))) == 1, f"{key} is not the same in both processes"
     if processes.first():
         save_file(flat, folder / "found.safetensors")
-    torch.distributed.destroy_process_group()
+    (folder / f"said{processes.number()}.json").write_text(json.dumps(failures()), encoding="utf-8")
+
+
+def failures() -> dict[str, Any]:
+    """What a process learns of another one's failures: one that it tells, and one where it is gone."""
+    found: dict[str, Any] = {}
+    try:
+        with agreeing():
+            if processes.number() == 1:
+                raise RunError("the second process's disk is full.")
+    except ExpungeError as error:
+        found["agreed"] = {"code": error.exit_code, "told": error.told, "message": str(error)}
+    if processes.number() == 1:
+        return found
+    time.sleep(1)  # the other one has nothing left to do but write, and goes
+    try:
+        everywhere(torch.ones(2))
+    except RunError as error:
+        found["gone"] = str(error)
+    return found
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,12 @@ from torch import distributed as dist
 from expunge import processes
 from expunge.errors import RunError
 
-__all__ = ["everywhere", "of_all", "same_weights", "share", "sum_gradients"]
+__all__ = ["all_everywhere", "everywhere", "of_all", "same_weights", "share", "sum_gradients"]
 
 _KINDS = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8)
 _DIMENSIONS = 4
+_BUCKET = 2**24
+"""Numbers sent at once: 64 MiB in float32."""
 
 
 def share(length: int) -> slice:
@@ -27,45 +29,54 @@ def share(length: int) -> slice:
 
 
 def everywhere(rows: Tensor) -> Tensor:
-    """(sum of n, ...) the rows of all processes, the first one's first, from each one's (n, ...); n may differ, or be 0.
+    """(sum of n, ...) the rows of all processes, the first one's first, from each one's (n, ...); see `all_everywhere`."""
+    return all_everywhere([rows])[0][0]
+
+
+def all_everywhere(tensors: Sequence[Tensor]) -> tuple[list[Tensor], slice]:
+    """The rows of all processes, the first one's first, of several tensors; and which of the rows are this process's own.
 
     A gradient comes back to a process's own rows. Where every process makes the same loss of the whole, gradients of
     weights that each gets from its own rows add up to the gradient of that loss: it comes out once.
 
     Args:
-        rows: A tensor; without rows its shape and kind do not matter.
+        tensors: (n, ...) each; n may differ between processes, or be 0: then shape and kind are taken from another one's.
 
     Raises:
         RunError: Another process has ended.
     """
-    return rows if processes.count() == 1 else _Everywhere.apply(rows)
+    if processes.count() == 1:
+        return list(tensors), slice(0, len(tensors[0]))
+    own = [len(tensors[0])]
+    for rows in tensors:
+        own += [_KINDS.index(rows.dtype), rows.dim(), *rows.shape[1:], *[0] * (_DIMENSIONS + 1 - rows.dim())]
+    said = [found.tolist() for found in _from_each(torch.tensor(own, device=_device()))]
+    lengths = [length for length, *_ in said]
+    like = next((found for found in said if found[0]), said[0])
+    width, whole = _DIMENSIONS + 2, []
+    for place, rows in enumerate(tensors):
+        kind, dimensions, *sizes = like[1 + place * width : 1 + (place + 1) * width]
+        whole.append(_Everywhere.apply(rows, lengths, _KINDS[kind], sizes[: dimensions - 1]))
+    start = sum(lengths[: processes.number()])
+    return whole, slice(start, start + own[0])
 
 
 class _Everywhere(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        whole, start = _gathered(rows.detach())
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, rows: Tensor, lengths: Sequence[int], kind: torch.dtype, sizes: Sequence[int]
+    ) -> Tensor:
+        start = sum(lengths[: processes.number()])
         ctx.own, ctx.shape, ctx.kind = slice(start, start + len(rows)), rows.shape, rows.dtype
-        return whole
+        mine = torch.zeros((max(lengths), *sizes), dtype=kind, device=_device())
+        if len(rows):
+            mine[: len(rows)] = rows
+        parts = [part[:length] for part, length in zip(_from_each(mine), lengths, strict=True)]
+        return torch.cat(parts).to(rows.device)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return gradient[ctx.own].reshape(ctx.shape).to(ctx.kind)
-
-
-def _gathered(rows: Tensor) -> tuple[Tensor, int]:
-    """The rows of all processes, and which of them is the first of our own."""
-    device = _device()
-    shape = [*rows.shape[1:], *[0] * (_DIMENSIONS + 1 - rows.dim())]
-    own = torch.tensor([len(rows), _KINDS.index(rows.dtype), rows.dim(), *shape], device=device)
-    said = [found.tolist() for found in _from_each(own)]
-    lengths = [length for length, *_ in said]
-    _, kind, dimensions, *sizes = next((like for like in said if like[0]), said[0])
-    mine = torch.zeros((max(lengths), *sizes[: dimensions - 1]), dtype=_KINDS[kind], device=device)
-    if len(rows):
-        mine[: len(rows)] = rows
-    parts = [part[:length] for part, length in zip(_from_each(mine), lengths, strict=True)]
-    return torch.cat(parts).to(rows.device), sum(lengths[: processes.number()])
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return gradient[ctx.own].reshape(ctx.shape).to(ctx.kind), None, None, None
 
 
 def _from_each(own: Tensor) -> list[Tensor]:
@@ -87,13 +98,28 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     trained = [p for p in parameters if p.requires_grad]
     there = torch.tensor([p.grad is not None for p in trained], dtype=torch.uint8, device=_device())
     _reached(lambda: dist.all_reduce(there, op=dist.ReduceOp.MAX))
-    working = []
+    gradients: list[Tensor] = []
     for parameter, somewhere in zip(trained, there.tolist(), strict=True):
         if somewhere:
-            gradient = parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            working.append(_reached(lambda gradient=gradient: dist.all_reduce(gradient, async_op=True)))
-    for work in working:
-        _reached(work.wait)
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            gradients.append(parameter.grad)
+    for bucket in _buckets(gradients):
+        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        _reached(lambda flat=flat: dist.all_reduce(flat))
+        for gradient, summed in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+
+def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Tensors of one kind that follow each other, so many that they are worth a message."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and (tensor.dtype != bucket[0].dtype or sum(t.numel() for t in bucket) >= _BUCKET):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
 
 
 def same_weights(model: nn.Module) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expunge import processes
-from expunge.collectives import everywhere, of_all
+from expunge.collectives import all_everywhere
 from expunge.methods.base import GROUPS, Method
 from expunge.partner_queue import PartnerQueue
 from expunge.reference import Reference
@@ -40,7 +39,9 @@ class Gatherer:
     ) -> None:
         self._method, self._head, self._reference = method, head, reference
         self._several_units, self._device, self._halfway = several_units, device, halfway
+        self._read = {need.partition(".")[0] for need in method.reads}
         self._queue = PartnerQueue()
+        self._anchors = torch.zeros(0, dtype=torch.long, device=device)
 
     def scores(self, group: str, pairs: Sequence[Parts], outputs: Sequence[Sequence[Outputs | None]]) -> Scores:
         """The scores of a group over all micro-batches of a step, of all processes: every one has the same."""
@@ -57,25 +58,27 @@ class Gatherer:
         elif not both:
             hidden = torch.zeros((0, head.module.in_features), device=self._device)
         names = ("labels", "record_index", "unit_index")
-        flat = {name: torch.cat([getattr(b, name) for b, _ in both]) if both else nothing.long() for name in names}
-        start = int(sum(of_all(len(flat["labels"]))[: processes.number()]))
-        own = slice(start, start + len(flat["labels"]))
-        hidden, flat = everywhere(hidden), {name: everywhere(values) for name, values in flat.items()}
+        ints = (
+            torch.cat([torch.stack([getattr(b, n) for n in names], dim=1) for b, _ in both]) if both else nothing.long()
+        )
+        own = slice(None)
+        if group in self._read:
+            rows = [ints, hidden, *([] if logits is None or self._halfway else [logits])]
+            (ints, hidden, *rest), own = all_everywhere(rows)
+            logits = rest[0] if rest else logits
+        flat = dict(zip(names, ints.reshape(-1, len(names)).unbind(dim=1), strict=True))
+        if group == "forget":
+            self._anchors = flat["labels"]
         return Scores(
-            hidden=hidden, logits=None if logits is None else everywhere(logits), **flat, allowed=self._method.reads,
-            group=group, reference=self._reference, queued=self._partners(group, flat["labels"], hidden, pairs), head=head,
+            hidden=hidden, logits=logits, **flat, allowed=self._method.reads,
+            group=group, reference=self._reference, queued=self._partners(group, flat["labels"], hidden), head=head,
             several_units=self._several_units, layer=hidden if self._halfway else None, own=own,
         )  # fmt: skip
 
-    def _partners(
-        self, group: str, labels: Tensor, hidden: Tensor, pairs: Sequence[Parts]
-    ) -> tuple[Tensor, Tensor] | None:
+    def _partners(self, group: str, labels: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor] | None:
         """What anchors are compared with beside the retained units, and the labels of it."""
-        if group != "retain" or "retain.hidden" not in self._method.reads:
-            return None
-        own = [pair[0].labels for pair in pairs if pair[0] is not None]
-        anchors = everywhere(torch.cat(own) if own else labels[:0])
-        if not len(anchors) or not len(labels):
+        anchors = self._anchors
+        if group != "retain" or "retain.hidden" not in self._method.reads or not len(anchors) or not len(labels):
             return None
         if isinstance(self._head, TokenHead):
             there = torch.cat([anchors, labels]).unique()
