@@ -12,7 +12,7 @@ from torch import distributed as dist
 from expunge import processes
 from expunge.errors import RunError
 
-__all__ = ["all_everywhere", "everywhere", "of_all", "same_weights", "share", "sum_gradients"]
+__all__ = ["all_everywhere", "everywhere", "of_all", "of_first", "same_weights", "share", "sum_gradients"]
 
 _KINDS = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8)
 _DIMENSIONS = 4
@@ -91,6 +91,15 @@ def of_all(value: float) -> list[float]:
         return [value]
     own = torch.tensor([value], dtype=torch.float64, device=_device())
     return [float(found) for found in _from_each(own)]
+
+
+def of_first(values: Sequence[float]) -> list[float]:
+    """The first process's values, so that all decide alike, whatever the last bits of their own."""
+    if processes.count() == 1:
+        return list(values)
+    told = torch.tensor(values, dtype=torch.float64, device=_device())
+    _reached(lambda: dist.broadcast(told, src=0))
+    return told.tolist()
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
