@@ -15,6 +15,9 @@ SOURCE = Path(expunge.__file__).parent
 # A module may import those of its own layer and of the layers above it in this list.
 LAYERS = [
     {"errors"},
+    {"processes"},
+    {"collectives"},
+    {"agreeing"},
     {"options", "stats", "matching", "random_state", "attacks", "progress", "comparing", "probe", "adapter"},
     {
         "registry",
@@ -91,13 +94,15 @@ LAYERS = [
     },
     {"report"},
     {"trainer_state"},
+    {"sharding"},
+    {"shared_trainer"},
     {"trainer", "resumable", "checkpoints"},
     {"unlearning", "conformance_stage"},
     {"stages"},
     {"conformance"},
     {"conformance_audits"},
     {"model_kinds"},
-    {"suitability", "neighbours", "chosen_audits"},
+    {"suitability", "neighbours", "chosen_audits", "shareable"},
     {"checks"},
     {"history.section", "history.write", "next_request"},
     {"evidence", "fingerprint"},
@@ -106,7 +111,7 @@ LAYERS = [
     {"erase", "sisa.build"},
     {"demo", "plan", "reaudit"},
     {"demo_generation"},
-    {"cli_bench", "cli_clean", "cli_deep", "cli_history", "cli_plan", "cli_sisa", "cli_options"},
+    {"cli_bench", "cli_clean", "cli_deep", "cli_history", "cli_outcome", "cli_plan", "cli_sisa", "cli_options"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from expunge import cli_bench, cli_clean, cli_deep, cli_history, cli_plan, cli_sisa
+from expunge import cli_bench, cli_clean, cli_deep, cli_history, cli_plan, cli_sisa, processes
+from expunge.agreeing import agreeing
 from expunge.cli_options import given, with_run_options
+from expunge.cli_outcome import gate, show_progress, show_record
 from expunge.errors import ExpungeError, Problem, UsageError
 
 __all__ = ["app", "main"]
@@ -34,6 +36,7 @@ def main() -> None:
     """Run the command line; errors end in one message and an exit code, never in a traceback."""
     try:
         code = app(standalone_mode=False)
+        processes.leave()
     except ExpungeError as error:
         _complain(error)
         code = error.exit_code
@@ -61,6 +64,8 @@ def _shown_as_usage(error: Any) -> bool:
 
 
 def _complain(error: ExpungeError) -> None:
+    if error.told:
+        return
     if isinstance(error, UsageError):
         count = len(error.problems)
         print(f"expunge: {count} problem{'s' if count > 1 else ''}; nothing was done.", file=sys.stderr)
@@ -105,7 +110,10 @@ def check(
     set_: _Set = None,
 ) -> None:
     """Look for everything that is wrong with a run, before any weights load."""
-    prepared = _prepare(config, set_, options, out)
+    with agreeing():
+        prepared = _prepare(config, set_, options, out)
+    if not processes.first():
+        return
     request = prepared.request
     print(
         f"Nothing wrong found. {len(prepared.train)} training records: {len(request.forget)} to forget, "
@@ -128,27 +136,42 @@ def run(
     json: _Json = False,
 ) -> None:
     """Unlearn, audit, and write the model with its record, report and history."""
-    if out is None:
-        raise UsageError(Problem("--out", "no output folder is named", "Name one that does not exist: --out erased/."))
-    key = cli_history.signer(sign)
-    cli_clean.must_be_free(out)
-    prepared = _prepare(config, set_, options, out)
-    cli_plan.warn(prepared)
-    with _quiet_libraries():
+    with agreeing():
+        if out is None:
+            way_out = "Name one that does not exist: --out erased/."
+            raise UsageError(Problem("--out", "no output folder is named", way_out))
+        key = cli_history.signer(sign)
+        cli_clean.must_be_free(out)
+        prepared = _prepare(config, set_, options, out)
+    if processes.first():
+        cli_plan.warn(prepared)
+    with _quiet_libraries(), ExitStack() as held:
         from expunge.erase import execute
-        from expunge.fingerprint import fingerprint
-        from expunge.paused import opened
-        from expunge.progress import ConsoleProgress
 
-        progress, every = ConsoleProgress(), prepared.config.training.checkpoint_every
-        with opened(out, fingerprint(prepared), every=every, progress=progress) as paused:
-            erased = execute(prepared, progress, paused)
+        progress = show_progress()
+        with agreeing():
+            paused = _hold(held, out, prepared, progress)
+        erased = execute(prepared, progress, paused)
+        with agreeing():
             head = erased.save(out, sign=key)
-    _show_record(erased.record, json)
-    cli_history.show_head(erased.record.history["number"], head, json)
-    if not json:
-        print(f"Report: {Path(out) / 'report.html'}")
-    _gate(erased.record)
+    if processes.first():
+        show_record(erased.record, json)
+        cli_history.show_head(erased.record.history["number"], head, json)
+        if not json:
+            print(f"Report: {Path(out) / 'report.html'}")
+    gate(erased.record)
+
+
+def _hold(held: ExitStack, out: str, prepared: Any, progress: Any) -> Any:
+    """Hold the run of this output folder: what an earlier process kept of it; of several processes nothing is kept."""
+    from expunge.fingerprint import fingerprint
+    from expunge.paused import opened
+
+    decides, every, several = fingerprint(prepared), prepared.config.training.checkpoint_every, processes.count() > 1
+    if several:
+        decides, every = {**decides, "number of processes": str(processes.count())}, 0.0
+    paused = held.enter_context(opened(out, decides, every=every, progress=progress)) if processes.first() else None
+    return None if several else paused
 
 
 @app.command()
@@ -175,6 +198,7 @@ def _prepare(config: Path | None, sets: Sequence[str] | None, options: dict[str,
         from expunge.checks import check as check_all
         from expunge.config import RunConfig
         from expunge.folders import must_be_new
+        from expunge.shareable import unshareable
 
         extra = must_be_new(out) if out is not None else []
         if config is None and not given(options) and not sets:
@@ -185,29 +209,7 @@ def _prepare(config: Path | None, sets: Sequence[str] | None, options: dict[str,
             settings = RunConfig.load(config, list(sets or ()), given(options))
         except UsageError as error:
             raise UsageError([*extra, *error.problems]) from None
-        return check_all(settings, extra=extra)
-
-
-def _show_record(record: Any, as_json: bool) -> None:
-    if as_json:
-        print(record.to_json(), end="")
-        return
-    from expunge.summary import print_summary
-
-    print_summary(record)
-
-
-def _gate(record: Any) -> None:
-    from expunge.verdict import reached
-
-    required = record.config["audit"]["require"]
-    if required and not reached(record.verdict, required):
-        outcome = record.verdict["classes"].get(required, {}).get("outcome", "not measured: no retrained model")
-        print(f'expunge: the verdict required (--require {required}) was not reached: "{outcome}".', file=sys.stderr)
-        for finding in record.findings:
-            if finding.kind == "incomplete":
-                print(f"  Incomplete: {finding.sentence}", file=sys.stderr)
-        raise typer.Exit(3)
+        return check_all(settings, extra=[*extra, *unshareable(settings)])
 
 
 @app.command(name="audit")
@@ -230,20 +232,21 @@ def audit_(
     """Measure an unlearned model again: the same data and request, other audits or more retrained models."""
     with _quiet_libraries():
         from expunge.folders import must_be_new
-        from expunge.progress import ConsoleProgress
         from expunge.reaudit import reaudit
+        from expunge.report import write
 
         record = reaudit(
             folder, model=model, retrained=retrained or (), forget=forget, more=audit or (), base=base, require=require,
-            sets=set_ or (), extra=must_be_new(out), progress=ConsoleProgress(),
+            sets=set_ or (), extra=must_be_new(out), progress=show_progress(),
         )  # fmt: skip
-        from expunge.report import write
-
-        write(record, out)
-    _show_record(record, json)
-    if not json:
-        print(f"Report: {Path(out) / 'report.html'}")
-    _gate(record)
+        with agreeing():
+            if processes.first():
+                write(record, out)
+    if processes.first():
+        show_record(record, json)
+        if not json:
+            print(f"Report: {Path(out) / 'report.html'}")
+    gate(record)
 
 
 @app.command()
@@ -300,7 +303,7 @@ def show(
     if not known and Path(name).expanduser().exists():
         from expunge.record import RunRecord
 
-        _show_record(RunRecord.read(name), json)
+        show_record(RunRecord.read(name), json)
         return
     from expunge.template import explain
 
@@ -320,7 +323,7 @@ def demo(
         from expunge.progress import ConsoleProgress
 
         record = run_demo(out, method=method, records=records, cache=cache, progress=ConsoleProgress())
-    _show_record(record, False)
+    show_record(record, False)
     print(f"Report: {Path(out) / 'erased' / 'report.html'}")
 
 
@@ -339,7 +342,7 @@ def demo_generation(
         record, general = run_generation_demo(
             out, method=method, people=people, cache=cache, progress=ConsoleProgress()
         )
-    _show_record(record, False)
+    show_record(record, False)
     shares = ", ".join(
         f"{name} {found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
         for name, found in (("original", general.original), ("unlearned", general.unlearned))
@@ -373,7 +376,12 @@ def _version(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    del context
+    if processes.count() > 1 and context.invoked_subcommand not in ("run", "check", "audit"):
+        way_out = "Start it without torchrun or accelerate launch; `run`, `check` and `audit` can be shared."
+        what = f"expunge {context.invoked_subcommand} cannot be shared among {processes.count()} processes"
+        error = UsageError(Problem("processes", what, way_out))
+        error.told = not processes.first()
+        raise error
     if version:
         from importlib.metadata import version as installed
 

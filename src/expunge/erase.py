@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from expunge import models as model_loading
+from expunge import processes
 from expunge.card import write_card
 from expunge.checks import Inputs, Prepared, check
 from expunge.config import (
@@ -37,6 +38,7 @@ from expunge.paused import PausedRun
 from expunge.progress import Progress
 from expunge.record import RunRecord
 from expunge.scoring import run_over
+from expunge.shareable import unshareable
 from expunge.tasks.kinds import Task
 
 __all__ = ["Erased", "execute", "unlearn"]
@@ -93,13 +95,15 @@ class Erased:
         task = self.task
         rows = task.as_texts(texts)
         encoded = task.encode_texts(rows)
+        head = model_loading.head_of(self.model, task, encoded)
         if task.of_tokens:
             from expunge.token_scoring import hidden_of
 
-            logp, _ = hidden_of(self.model, model_loading.head_of(self.model, task, encoded), encoded, task)
+            with processes.alone():
+                logp, _ = hidden_of(self.model, head, encoded, task)
             return task.by_record(rows, encoded, logp.numpy())
-        head = model_loading.head_of(self.model, task, encoded)
-        _, logits = run_over(self.model, head, encoded, task, keep_hidden=False)
+        with processes.alone():
+            _, logits = run_over(self.model, head, encoded, task, keep_hidden=False)
         return task.by_record(rows, encoded, logits.softmax(dim=-1).numpy())
 
     def generate(self, prompts: Sequence[str], *, tokens: int = 64) -> list[str]:
@@ -130,7 +134,8 @@ class Erased:
             sign: Private Ed25519 key (PEM file, or read already) to sign this request's link with; takes `cryptography`.
 
         Returns:
-            The head of the history: the hash to remember, by which a history that was cut off can be told.
+            The head of the history: the hash to remember, by which a history that was cut off can be told. Of several
+            processes the first one alone writes; the others get an empty text.
 
         Raises:
             UsageError: The folder exists, its place cannot be written, the key cannot be used, or this was loaded from a
@@ -144,6 +149,8 @@ class Erased:
             way_out = "Copy the folder it was loaded from: its history belongs to its files."
             raise UsageError(Problem("save", "a model loaded from a folder lies on disk already", way_out))
         signer = sign if sign is None or isinstance(sign, Signer) else read_signer(sign, where="sign")
+        if not processes.first():
+            return ""
         with whole_folder(folder) as place:
             try:
                 self.model.save_pretrained(place)
@@ -364,8 +371,10 @@ def execute(prepared: Prepared, progress: Progress | None = None, paused: Paused
         paused: Where the run keeps what another process could go on from, and finds what one has kept.
 
     Raises:
-        UsageError: The model's weights cannot be used.
+        UsageError: The model's weights cannot be used, or several processes cannot share the run.
         RunError: Training failed.
     """
+    if problems := unshareable(prepared.config):
+        raise UsageError(problems)
     model, record = Run(prepared, progress or Progress(), paused=paused).carry_out()
     return Erased(model, prepared.task.tokenizer, record, prepared, prepared.task)

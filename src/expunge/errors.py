@@ -36,9 +36,14 @@ class Problem:
 
 
 class ExpungeError(Exception):
-    """Base of all errors Expunge raises on purpose."""
+    """Base of all errors Expunge raises on purpose.
+
+    Attributes:
+        told: Whether another process of the run says it already.
+    """
 
     exit_code = 1
+    told = False
 
 
 class UsageError(ExpungeError):

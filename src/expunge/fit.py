@@ -45,6 +45,7 @@ def arguments(folder: str, seed: int, settings: Recipe | TrainingConfig, **optio
         disable_tqdm=True,
         dataloader_pin_memory=False,
         logging_strategy="no",
+        log_level_replica="passive",  # what the first process leaves alone, the others do
         **options,
     )
     args._n_gpu = min(args.n_gpu, 1)  # one process, one device: no torch DataParallel

@@ -1,4 +1,4 @@
-"""From the outputs of micro-batches to the scores of a step's groups."""
+"""From the outputs of micro-batches, of all processes, to the scores of a step's groups."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from expunge.collectives import all_everywhere
 from expunge.methods.base import GROUPS, Method
 from expunge.partner_queue import PartnerQueue
 from expunge.reference import Reference
@@ -39,10 +40,12 @@ class Gatherer:
     ) -> None:
         self._method, self._head, self._reference = method, head, reference
         self._several_units, self._device, self._halfway = several_units, device, halfway
+        self._read = {need.partition(".")[0] for need in method.reads}
         self._queue = PartnerQueue()
+        self._anchors = torch.zeros(0, dtype=torch.long, device=device)
 
     def scores(self, group: str, pairs: Sequence[Parts], outputs: Sequence[Sequence[Outputs | None]]) -> Scores:
-        """The scores of a group over all micro-batches of a step."""
+        """The scores of a group over all micro-batches of a step, of all processes: every one has the same."""
         place = GROUPS.index(group)
         found = [(pair[place], out[place]) for pair, out in zip(pairs, outputs, strict=True)]
         both = [(batch, out) for batch, out in found if batch is not None and out is not None]
@@ -56,24 +59,32 @@ class Gatherer:
         elif not both:
             hidden = torch.zeros((0, head.module.in_features), device=self._device)
         names = ("labels", "record_index", "unit_index")
-        flat = {name: torch.cat([getattr(b, name) for b, _ in both]) if both else nothing.long() for name in names}
+        ints = (
+            torch.cat([torch.stack([getattr(b, n) for n in names], dim=1) for b, _ in both]) if both else nothing.long()
+        )
+        own = slice(None)
+        if group in self._read:
+            rows = [ints, hidden, *([] if logits is None or self._halfway else [logits])]
+            (ints, hidden, *rest), own = all_everywhere(rows)
+            logits = rest[0] if rest else logits
+        flat = dict(zip(names, ints.reshape(-1, len(names)).unbind(dim=1), strict=True))
+        if group == "forget":
+            self._anchors = flat["labels"]
         return Scores(
-            hidden=hidden, logits=logits, **flat, allowed=self._method.reads, group=group, reference=self._reference,
-            queued=self._partners(group, flat["labels"], hidden, pairs) if both else None, head=head,
-            several_units=self._several_units, layer=hidden if self._halfway else None,
+            hidden=hidden, logits=logits, **flat, allowed=self._method.reads,
+            group=group, reference=self._reference, queued=self._partners(group, flat["labels"], hidden), head=head,
+            several_units=self._several_units, layer=hidden if self._halfway else None, own=own,
         )  # fmt: skip
 
-    def _partners(
-        self, group: str, labels: Tensor, hidden: Tensor, pairs: Sequence[Parts]
-    ) -> tuple[Tensor, Tensor] | None:
+    def _partners(self, group: str, labels: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor] | None:
         """What anchors are compared with beside the retained units, and the labels of it."""
-        anchors = [pair[0].labels for pair in pairs if pair[0] is not None]
-        if group != "retain" or "retain.hidden" not in self._method.reads or not anchors:
+        anchors = self._anchors
+        if group != "retain" or "retain.hidden" not in self._method.reads or not len(anchors) or not len(labels):
             return None
         if isinstance(self._head, TokenHead):
-            there = torch.cat([*anchors, labels]).unique()
+            there = torch.cat([anchors, labels]).unique()
             return self._head.module.weight.detach()[there], there
-        queued = self._queue.lacking(labels, torch.cat(anchors))
+        queued = self._queue.lacking(labels, anchors)
         self._queue.add(hidden.detach(), labels)
         return queued
 

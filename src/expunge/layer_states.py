@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from expunge import processes
+from expunge.collectives import everywhere
 from expunge.tasks.base import Batch, Encoded
 
 __all__ = ["LayerStates", "sample_units"]
@@ -97,6 +99,13 @@ class LayerStates:
             read = [s[batch.rows[at], batch.columns[at]].float() for s in states]
         kept = torch.stack(read, dim=1).clamp(-_LARGEST, _LARGEST).half()
         self._found.append((units[at].cpu(), kept.cpu()))
+
+    def merge(self) -> None:
+        """Take in what other processes have caught in their parts of the pass."""
+        if processes.count() > 1:
+            found = self._found or [(torch.zeros(0, dtype=torch.long), torch.zeros(0))]
+            units, kept = (everywhere(torch.cat(part)) for part in zip(*found, strict=True))
+            self._found = [(units, kept)] if len(units) else []
 
     @property
     def states(self) -> np.ndarray | None:

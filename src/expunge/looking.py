@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from expunge.collectives import of_first
 from expunge.config import StopConfig
 from expunge.matching import Before, Matched, compare
 from expunge.models import head_of, passes_of
@@ -228,7 +229,8 @@ class Look:
     def _made(self, step: int, figures: Sequence[float], matched: Matched | None) -> Check:
         right, unseen_right, sure, unseen_sure, unknown = figures
         found = Check(step, right, unseen_right, sure, unseen_sure, unknown, len(self.known))
-        return found if matched is None else replace(found, **asdict(matched))
+        own = astuple(found if matched is None else replace(found, **asdict(matched)))
+        return Check(*(type(mine)(told) for mine, told in zip(own, of_first(own), strict=True)))
 
     def watch(self, scores: Scores) -> None:
         """Take note of a training step's own forget outputs: where its records stand among calibration records."""
@@ -238,7 +240,8 @@ class Look:
 
     def near(self) -> bool:
         """Whether the last steps' records stand no higher than records never seen; dropout puts them a little low."""
-        return len(self._lately) > 0 and float(np.mean(self._lately[-3:])) <= 0.5 + TOLERANCE
+        near = len(self._lately) > 0 and float(np.mean(self._lately[-3:])) <= 0.5 + TOLERANCE
+        return bool(of_first([near])[0])
 
 
 def _margins(tables: Sequence[ScoreTable]) -> list[np.ndarray]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 from expunge.errors import Problem, UsageError
@@ -35,10 +37,7 @@ def read_salt(chosen: str | None = None) -> bytes:
     made_here = chosen is None and not os.environ.get("EXPUNGE_SALT_FILE")
     try:
         if made_here and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(secrets.token_bytes(32))
+            _made(path)
         salt = path.read_bytes()
     except OSError as error:
         way_out = "Give a file of at least 16 secret bytes: privacy.salt_file (--salt-file) or EXPUNGE_SALT_FILE."
@@ -48,6 +47,19 @@ def read_salt(chosen: str | None = None) -> bytes:
         what = f'the salt "{path}" has {len(salt)} bytes'
         raise UsageError(Problem("privacy.salt_file", what, f"Give at least {_LEAST_BYTES} secret bytes."))
     return salt
+
+
+def _made(path: Path) -> None:
+    """Write a salt whole; where another process was first, its salt stays."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=".salt.")  # readable by the user alone
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_bytes(32))
+        with contextlib.suppress(FileExistsError):
+            os.link(beside, path)
+    finally:
+        os.unlink(beside)
 
 
 def mark(salt: bytes, record_id: str) -> str:

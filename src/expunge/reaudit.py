@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from expunge.agreeing import agreeing
 from expunge.checks import Inputs, check
 from expunge.config import RunConfig
 from expunge.errors import Problem, UsageError
@@ -47,38 +48,41 @@ def reaudit(
     Raises:
         UsageError: The record, the data or a model cannot be had, or the data have changed since.
     """
-    record = RunRecord.read(folder)
-    audited = model or str(folder if Path(folder).is_dir() else Path(folder).parent)
-    flags: dict[str, object] = {"retrain.enabled": False}
-    if retrained:
-        flags["retrain.models"] = list(retrained)
-    if more:
-        flags["audit.more"] = [*record.config["audit"].get("more", ()), *more]
-    if base is not None:
-        flags["retrain.base"] = base
-    if require is not None:
-        flags["audit.require"] = require
-    asked = record.config["request"]
-    if forget is not None:
-        rules = ("where", "mention", "label", "fraction")
-        flags.update({"request.file": forget, "request.ids": [], **{f"request.{rule}": None for rule in rules}})
-    elif not record.config["privacy"]["show_ids"]:
-        hidden = [rule for rule in ("ids", "where", "mention") if asked.get(rule)]
-        if hidden and not any(word.startswith(f"request.{hidden[0]}=") for word in sets):
-            way_out = f"Name the ids again (--forget ids.txt), or the rule: --set request.{hidden[0]}=..."
-            raise UsageError([*extra, Problem("request", "the record holds the request only as a pseudonym", way_out)])
-    config = RunConfig.from_dict(record.config, sets, flags)
-    extra = [*extra, *inspect_folder(audited, where="--model")]
-    if not (config.model.path and config.data.train and config.data.held_out):
-        way_out = "Name what was in memory: --set model.path=... --set data.train=... --set data.held_out=..."
-        extra.append(Problem("audit", "the run was given objects in memory, which its record cannot name", way_out))
-    prepared = check(config, Inputs(), extra)
-    now = {"train": prepared.train, "calibration": prepared.calibration, "evaluation": prepared.evaluation}
-    changed = [name for name, records in now.items() if records.sha256() != record.data["sha256"][name]]
-    if changed:
-        what = f"the {' and '.join(changed)} records are not those of the run (other hash)"
-        raise UsageError(Problem("data", what, "Give the data of the run, unchanged."))
-    if request_hmac(prepared) != record.request["hmac"]:
-        way_out = "Give the request of the run (--forget ids.txt) and the same salt."
-        raise UsageError(Problem("request", "it is not that of the run, or the salt is another", way_out))
+    with agreeing():
+        record = RunRecord.read(folder)
+        audited = model or str(folder if Path(folder).is_dir() else Path(folder).parent)
+        flags: dict[str, object] = {"retrain.enabled": False}
+        if retrained:
+            flags["retrain.models"] = list(retrained)
+        if more:
+            flags["audit.more"] = [*record.config["audit"].get("more", ()), *more]
+        if base is not None:
+            flags["retrain.base"] = base
+        if require is not None:
+            flags["audit.require"] = require
+        asked = record.config["request"]
+        if forget is not None:
+            rules = ("where", "mention", "label", "fraction")
+            flags.update({"request.file": forget, "request.ids": [], **{f"request.{rule}": None for rule in rules}})
+        elif not record.config["privacy"]["show_ids"]:
+            hidden = [rule for rule in ("ids", "where", "mention") if asked.get(rule)]
+            if hidden and not any(word.startswith(f"request.{hidden[0]}=") for word in sets):
+                way_out = f"Name the ids again (--forget ids.txt), or the rule: --set request.{hidden[0]}=..."
+                raise UsageError(
+                    [*extra, Problem("request", "the record holds the request only as a pseudonym", way_out)]
+                )
+        config = RunConfig.from_dict(record.config, sets, flags)
+        extra = [*extra, *inspect_folder(audited, where="--model")]
+        if not (config.model.path and config.data.train and config.data.held_out):
+            way_out = "Name what was in memory: --set model.path=... --set data.train=... --set data.held_out=..."
+            extra.append(Problem("audit", "the run was given objects in memory, which its record cannot name", way_out))
+        prepared = check(config, Inputs(), extra)
+        now = {"train": prepared.train, "calibration": prepared.calibration, "evaluation": prepared.evaluation}
+        changed = [name for name, records in now.items() if records.sha256() != record.data["sha256"][name]]
+        if changed:
+            what = f"the {' and '.join(changed)} records are not those of the run (other hash)"
+            raise UsageError(Problem("data", what, "Give the data of the run, unchanged."))
+        if request_hmac(prepared) != record.request["hmac"]:
+            way_out = "Give the request of the run (--forget ids.txt) and the same salt."
+            raise UsageError(Problem("request", "it is not that of the run, or the salt is another", way_out))
     return Run(prepared, progress or Progress()).audit_only(audited, record)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from expunge.collectives import everywhere, share
 from expunge.models import Head, find_head, passes_of
 from expunge.snapshot import Snapshot
 from expunge.tasks.base import Encoded
@@ -90,10 +91,14 @@ class FrozenCopy:
         if unseen:
             encoded = self._groups[group]
             device = next(self._model.parameters()).device
-            batch = self._task.collate(encoded, unseen).to(device)
-            with torch.no_grad():
-                self._head = self._head or find_head(self._model, batch)
-                _, logits = self._head.run(self._model, batch)
+            own = unseen[share(len(unseen))]  # all processes ask for the same, and each runs a part of it
+            logits = torch.zeros(0, device=device)
+            if own:
+                batch = self._task.collate(encoded, own).to(device)
+                with torch.no_grad():
+                    self._head = self._head or find_head(self._model, batch)
+                    _, logits = self._head.run(self._model, batch)
+            logits = everywhere(logits)
             counts = [len(encoded.labels[i]) for i in unseen]
             known.update(zip(unseen, logits.split(counts), strict=True))
             self._forwards += len(unseen)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from expunge import processes
+from expunge.collectives import everywhere
 from expunge.layer_states import LayerStates
 from expunge.token_head import TokenHead
 
@@ -225,7 +227,8 @@ def pass_over(
 ) -> tuple[Tensor, Tensor]:
     """What `read`, which runs the model in eval mode, makes of every batch: two tensors, a row a unit, in the units' order.
 
-    Batches are of records of like length; the model's mode is put back afterwards. The result is on the CPU.
+    Batches are of records of like length; the model's mode is put back afterwards. The result is on the CPU. Of several
+    processes each runs a part of the batches, and all get the whole.
     """
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded.input_ids[i]))
     device = next(model.parameters()).device
@@ -234,8 +237,12 @@ def pass_over(
     model.eval()
     try:
         with torch.inference_mode(), layers.watching(model) if layers else nullcontext():
-            for start in range(0, len(order), batch_size):
+            for number, start in enumerate(range(0, len(order), batch_size)):
                 chosen = order[start : start + batch_size]
+                if advance and number % processes.count() != processes.number():
+                    advance(len(chosen))
+                if number % processes.count() != processes.number():
+                    continue
                 batch = task.collate(encoded, chosen).to(device)
                 if layers:
                     batch = layers.asking(batch)
@@ -247,6 +254,9 @@ def pass_over(
                     advance(len(chosen))
     finally:
         model.train(was_training)
-    first, second, index = (torch.cat(part) for part in zip(*rows, strict=True))
+    nothing = (torch.zeros(0), torch.zeros(0), torch.zeros(0, dtype=torch.long))
+    first, second, index = (everywhere(torch.cat(part)) for part in zip(*(rows or [nothing]), strict=True))
+    if layers:
+        layers.merge()
     back = index.argsort()
     return first[back], second[back]

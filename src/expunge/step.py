@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from expunge import losses
+from expunge.collectives import everywhere
 from expunge.errors import UndeclaredNeedError
 from expunge.scoring import margins
 from expunge.token_head import TokenHead, in_parts
@@ -34,6 +35,9 @@ class Scores:
         unit_index: (U,) number of the unit among all units of its group; views share it.
         several_units: Whether units are parts of records, as a tagger's words are.
         head: Makes the logits of tokens; None for classifiers, whose logits are at hand.
+
+    Args:
+        own: Which units are of this process, where several share a step; left out: all.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Scores:
         queued: tuple[Tensor, Tensor] | None = None,
         head: TokenHead | None = None,
         layer: Tensor | None = None,
+        own: slice = slice(None),
     ) -> None:
         self._hidden = hidden
         self._logits = logits
@@ -64,6 +69,7 @@ class Scores:
         self._queued = queued
         self.head = head
         self._layer = layer
+        self._own = own
 
     def _declared(self, what: str) -> None:
         need = f"{self._group}.{what}"
@@ -108,7 +114,7 @@ class Scores:
         self._declared("logits")
         if self._logits is None:
             assert self.head is not None
-            return self.head.logits(self._hidden)
+            return self._in_parts(self.head.logits, self._hidden)
         return self._logits
 
     @property
@@ -136,7 +142,14 @@ class Scores:
         def part(hidden: Tensor, *own: Tensor) -> Tensor:
             return function(head.logits(hidden), *own)
 
-        return in_parts(part, len(self.labels), head.module.out_features, self._hidden, *rows)
+        return self._in_parts(part, self._hidden, *rows)
+
+    def _in_parts(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """`in_parts` over all units, of which each process does its own."""
+        assert self.head is not None
+        vocabulary = self.head.module.out_features
+        mine = [row[self._own] for row in rows]
+        return everywhere(in_parts(function, len(mine[0]), vocabulary, *mine))
 
     def per_unit_with_reference(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
         """As `per_unit`, for ``function(logits, reference logits, *rows)``."""
@@ -188,10 +201,9 @@ class Scores:
             if self._logits is None:
                 assert self.head is not None
                 head = self.head
-                found = in_parts(
-                    lambda hidden, labels: margins(head.logits(hidden).double(), labels),
-                    len(self.labels), head.module.out_features, self._hidden, self.labels,
-                )  # fmt: skip
+                found = self._in_parts(
+                    lambda hidden, labels: margins(head.logits(hidden).double(), labels), self._hidden, self.labels
+                )
             else:
                 found = margins(self._logits.double(), self.labels)
             if not self.several_units:

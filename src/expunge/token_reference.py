@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from expunge.collectives import of_all
 from expunge.errors import RunError
 from expunge.models import passes_of, weights_sha256
 from expunge.snapshot import Snapshot
@@ -61,7 +62,8 @@ class TokenReference:
             what = "logp" if not whole else "hidden" if layer is None else f"layer {number}"
             file = folder / f"{_name(weights, encoded, what)}.safetensors"
             kept = _read(file)
-            if kept is None:
+            everywhere = all(of_all(kept is not None))
+            if kept is None or not everywhere:
                 self._forwards += len(encoded) * passes_of(model)
                 logp, hidden = hidden_of(model, head, encoded, task, batch_size=batch_size, layer=layer)
                 kept = _written(file, {"logp": logp, **({"hidden": hidden} if whole else {})})

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
-from expunge.errors import NonFiniteLossError, Problem, UsageError
+from expunge import processes
+from expunge.collectives import of_all
+from expunge.errors import NonFiniteLossError
 from expunge.gathering import Gatherer, Outputs, leaves
 from expunge.halfway import hold_all_but, layer_of, states_behind
 from expunge.methods.base import GROUPS, Method
@@ -21,6 +22,7 @@ from expunge.random_state import random_state, restore_random_state
 from expunge.referring import referred
 from expunge.resumable import ResumableTrainer
 from expunge.sampling import StepSampler
+from expunge.shared_trainer import SharedTrainer
 from expunge.step import Scores, Step
 from expunge.step_batches import Parts, StepBatches
 from expunge.tasks.base import Batch, Encoded
@@ -28,7 +30,7 @@ from expunge.tasks.base import Batch, Encoded
 __all__ = ["UnlearnTrainer"]
 
 
-class UnlearnTrainer(ResumableTrainer):
+class UnlearnTrainer(ResumableTrainer, SharedTrainer):
     """A `Trainer` whose loss is an unlearning method's.
 
     `args.per_device_train_batch_size` counts forget records; the method's `retain_ratio` times as many retained records
@@ -39,6 +41,9 @@ class UnlearnTrainer(ResumableTrainer):
     micro-batches: a first pass without graph collects all outputs, the loss is taken once, and each micro-batch then
     runs again to send its share of the gradient back (gradient caching, Gao et al. 2021, arXiv 2101.06983).
 
+    Of several processes (`torchrun`, `accelerate launch`) each runs its part of the step's records; outputs are gathered, so
+    that every process takes the loss of the whole step, and its gradient comes back to each one's own records.
+
     Args:
         model: The model, changed in place.
         args: Training arguments.
@@ -48,10 +53,11 @@ class UnlearnTrainer(ResumableTrainer):
         retain: Tokenised retained records.
         given: What the method may use before its first step; left out: ids are positions, nothing can be fitted.
         cache: Folder in which the original's outputs are kept where units are tokens; left out: they are made anew.
+        batch_size: Forget records a step, over all micro-batches and processes; left out: as many as `args` says.
         options: Passed on to `Trainer` (callbacks, optimizers ...).
 
     Raises:
-        UsageError: Several processes were started, or the model's head is not linear.
+        UsageError: The model's head is not linear, or the method cannot work on weights that are cut up.
         NonFiniteLossError: A part of the loss became NaN or infinite.
 
     Attributes:
@@ -62,11 +68,8 @@ class UnlearnTrainer(ResumableTrainer):
 
     def __init__(
         self, model: Any, args: TrainingArguments, *, method: Method, task: Any, forget: Encoded, retain: Encoded,
-        given: Preparation | None = None, cache: Path | None = None, **options: Any,
+        given: Preparation | None = None, cache: Path | None = None, batch_size: int | None = None, **options: Any,
     ) -> None:  # fmt: skip
-        if args.world_size > 1:
-            way_out = "Start it as one process; contrastive terms over several are not right yet."
-            raise UsageError(Problem("training", f"{args.world_size} processes were started", way_out))
         args._n_gpu = min(args.n_gpu, 1)  # no torch DataParallel: it would cut a step's partners apart
         args.remove_unused_columns = False
         args.logging_nan_inf_filter = False
@@ -79,7 +82,7 @@ class UnlearnTrainer(ResumableTrainer):
             *(
                 [()] * len(r) if task.of_tokens else r.labels for r in (forget, retain)
             ),  # a token's partners are no draws
-            batch_size=args.per_device_train_batch_size * self._micro_batches,
+            batch_size=batch_size or args.per_device_train_batch_size * self._micro_batches * processes.count(),
             retain_ratio=getattr(method, "retain_ratio", 1),
             seed=args.seed,
         )
@@ -91,7 +94,7 @@ class UnlearnTrainer(ResumableTrainer):
         )  # fmt: skip
         self.train_dataset = StepBatches(
             method, task, forget, retain, self.sampler, micro_batches=self._micro_batches, steps=args.max_steps,
-            alternate=alternate,
+            alternate=alternate, lockstep=processes.sharded(),
         )  # fmt: skip
         self.history: list[dict[str, float]] = []
         self._cached: list[tuple[Any, list[Tensor | None]]] = []
@@ -107,6 +110,8 @@ class UnlearnTrainer(ResumableTrainer):
         self._held = hold_all_but(method.trained(model), model)
         masks = {name.removeprefix("mask/"): mask for name, mask in self.method_state.items() if "mask/" in name}
         self._masks = [p.register_hook(masks[n].to(p.device).mul) for n, p in model.named_parameters() if n in masks]
+        if processes.sharded():
+            self.head = self.cut_up(self.head, whole=bool(self._masks) or self._layer is not None)
         self._gatherer = Gatherer(
             method, self.head, self._reference, several_units=forget.units is not None, device=args.device,
             halfway=self._layer is not None,
@@ -120,17 +125,16 @@ class UnlearnTrainer(ResumableTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.train`; the model is given back without the method's gradient masks."""
+        before = self._passes
         try:
-            return super().train(*args, **kwargs)
+            found = super().train(*args, **kwargs)
+            self._passes = before + sum(of_all(self._passes - before))
+            return found
         finally:
             for handle in self._masks:
                 handle.remove()
             for parameter in self._held:
                 parameter.requires_grad_(True)
-
-    def get_train_dataloader(self) -> DataLoader[Parts]:
-        loader = DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_only_item)  # pyright: ignore[reportArgumentType]
-        return self.accelerator.prepare_data_loader(loader, device_placement=False)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Parts], None]:
         pairs = [pair for _, pair in zip(range(num_batches), epoch_iterator, strict=False)]
@@ -145,6 +149,7 @@ class UnlearnTrainer(ResumableTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         model.train(getattr(self.method, "dropout", True))
+        model = self.running
         if not self._cached:
             return self._step_loss([inputs], [self._forward(model, inputs)])
         rng_state, gradients = self._cached.pop(0)
@@ -159,7 +164,7 @@ class UnlearnTrainer(ResumableTrainer):
         return (surrogate - surrogate.detach()) * self.current_gradient_accumulation_steps + loss  # pyright: ignore
 
     def _cache_gradients(self, pairs: Sequence[Parts]) -> list[tuple[Any, list[Tensor | None]]]:
-        model: Any = self.model_wrapped
+        model = self.running
         model.train(getattr(self.method, "dropout", True))
         moved = [self._prepare_inputs(pair) for pair in pairs]
         states, cut = [], []
@@ -175,8 +180,10 @@ class UnlearnTrainer(ResumableTrainer):
     def _forward(self, model: Any, parts: Parts, weight: float = 1.0) -> list[Outputs | None]:
         """Outputs of all groups: one forward where forget and retain fall in one length bucket, else two in one graph."""
         forget, retain, alternate = parts
-        self._passes += self._share * weight * sum(len(batch) for batch in parts if batch is not None)
-        if forget is not None and retain is not None and forget.length == retain.length:
+        self._passes += (
+            self._share * weight * sum(len(batch) for batch in parts if batch is not None and len(batch.labels))
+        )
+        if self._cut is None and forget is not None and retain is not None and forget.length == retain.length:
             both = self._run(model, forget.followed_by(retain))
             cut = len(forget.labels)
             first, second = ([None if t is None else t[part] for t in both] for part in (slice(cut), slice(cut, None)))
@@ -188,7 +195,9 @@ class UnlearnTrainer(ResumableTrainer):
     def _run(self, model: Any, batch: Batch) -> Outputs:
         if self._layer is not None:
             return states_behind(model, self._layer, batch), None
-        return self.head.run(model, batch)
+        hidden, logits = self.head.run(model, batch)
+        units = len(batch.labels)  # fewer than rows where a process only keeps step with the others
+        return hidden[:units], None if logits is None else logits[:units]
 
     def _step_loss(self, pairs: Sequence[Parts], outputs: Sequence[Sequence[Outputs | None]]) -> Tensor:
         number = self.state.global_step
@@ -204,13 +213,9 @@ class UnlearnTrainer(ResumableTrainer):
         with torch.no_grad():
             self.method_state = self.method.after_step(self.method_state, shown)
             self.history.append({"step": number + 1, "loss": float(loss.detach()), **shown, **self.method.counts(step)})
-        return loss
+        return loss if loss.requires_grad else loss.requires_grad_()  # this process may have no record of the step
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the last step's parts, so that every experiment tracker sees them."""
         last = self.history[-1] if self.history else {}
         super().log({**logs, **{f"part_{k}": v for k, v in last.items() if k not in ("step", "loss")}}, *args, **kwargs)
-
-
-def _only_item(items: list[Parts]) -> Parts:
-    return items[0]

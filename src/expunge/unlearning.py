@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from expunge import processes
 from expunge.adapter import merged, with_adapter
 from expunge.checkpoints import Checkpoints
 from expunge.config import Recipe, StopConfig, TrainingConfig
@@ -207,7 +208,7 @@ class Unlearning:
                 self.seed,
                 settings,
                 max_steps=max(settings.min_steps, round(settings.epochs * a_pass), 1),
-                per_device_train_batch_size=-(-settings.batch_size // settings.accumulation),
+                per_device_train_batch_size=-(-settings.batch_size // (settings.accumulation * processes.count())),
                 gradient_accumulation_steps=settings.accumulation,
                 max_grad_norm=settings.max_grad_norm,
             )
@@ -216,8 +217,13 @@ class Unlearning:
                 self.stop, len(self.forget), len(self.calibration), args.max_steps * a_step, args.max_steps
             )
             look = self._look((looks.forget, looks.calibration))
+
+            def check(model: Any, step: int) -> Check:
+                with trainer.gathered():
+                    return look.check(model, step)
+
             stop = StopRule(
-                look.check, looks.every, rule=self.stop.rule, most=looks.most, glance=look.near, folder=Path(folder)
+                check, looks.every, rule=self.stop.rule, most=looks.most, glance=look.near, folder=Path(folder)
             )
             head = (
                 None if self.task.of_tokens or not settings.lora_rank else head_of(model, self.task, self.forget).module
@@ -229,7 +235,7 @@ class Unlearning:
                 given = replace(given, ready=kept_method_state(found[1], next(model.parameters()).device))
             trainer = UnlearnTrainer(
                 model, args, method=self.method, task=self.task, forget=self.forget, retain=self.retain,
-                callbacks=[stop], given=given, cache=self._cache(),
+                callbacks=[stop], batch_size=settings.batch_size, given=given, cache=self._cache(),
             )  # fmt: skip
             cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
             trainer.watch = look.watch

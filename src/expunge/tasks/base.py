@@ -124,6 +124,11 @@ class Batch:
         rows = torch.cat([self.rows, other.rows + len(self)])
         return Batch(inputs, labels, records, units, rows, torch.cat([self.columns, other.columns]))
 
+    def without_units(self) -> Batch:
+        """The same rows to run, and nothing read of them."""
+        flat = (self.labels, self.record_index, self.unit_index, self.rows, self.columns)
+        return Batch(self.inputs, *(None if tensor is None else tensor[:0] for tensor in flat))  # pyright: ignore
+
     def targets(self) -> Tensor:
         """Labels as transformers' own losses take them: (R,), or (R, T) with `IGNORED` where there is no unit."""
         import torch

@@ -1,0 +1,31 @@
+"""What several processes cannot share, said before weights load."""
+
+from __future__ import annotations
+
+from expunge import processes, registry
+from expunge.config import RunConfig
+from expunge.errors import Problem
+from expunge.methods.base import Method
+
+__all__ = ["unshareable"]
+
+
+def unshareable(config: RunConfig) -> list[Problem]:
+    """What keeps a run from being shared among the processes that were started; nothing where there is one."""
+    if processes.count() == 1:
+        return []
+    method, problems = config.method, []
+    name = registry.name_of("methods", type(method))
+    if not isinstance(method, Method) or method.needs_base or type(method).equipped is not Method.equipped:
+        what = f"{name} cannot be shared among {processes.count()} processes: it trains models of its own"
+        way_out = "Start it as one process, without torchrun or accelerate launch; methods with a loss can be shared."
+        problems.append(Problem("method.name", what, way_out))
+    elif processes.sharded() and any(need.endswith(".layer") for need in method.reads):
+        what = f"{name} ends forward passes halfway, which FSDP cannot"
+        way_out = "Start the processes without FSDP: torchrun alone, or accelerate launch --multi_gpu."
+        problems.append(Problem("method.name", what, way_out))
+    if config.retrain.enabled:
+        what = f"retraining cannot be shared among {processes.count()} processes"
+        way_out = "Retrain as one process, and name the folders of the retrained models: --retrained FOLDER."
+        problems.append(Problem("retrain", what, way_out))
+    return problems
