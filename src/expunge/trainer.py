@@ -180,9 +180,8 @@ class UnlearnTrainer(ResumableTrainer, SharedTrainer):
     def _forward(self, model: Any, parts: Parts, weight: float = 1.0) -> list[Outputs | None]:
         """Outputs of all groups: one forward where forget and retain fall in one length bucket, else two in one graph."""
         forget, retain, alternate = parts
-        self._passes += (
-            self._share * weight * sum(len(batch) for batch in parts if batch is not None and len(batch.labels))
-        )
+        count = sum(len(batch) for batch in parts if batch is not None and len(batch.labels))
+        self._passes += self._share * weight * count
         if self._cut is None and forget is not None and retain is not None and forget.length == retain.length:
             both = self._run(model, forget.followed_by(retain))
             cut = len(forget.labels)
