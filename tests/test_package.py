@@ -15,7 +15,18 @@ SOURCE = Path(expunge.__file__).parent
 # A module may import those of its own layer and of the layers above it in this list.
 LAYERS = [
     {"errors"},
-    {"options", "stats", "matching", "random_state", "attacks", "progress", "comparing", "probe", "adapter"},
+    {
+        "options",
+        "config_paths",
+        "stats",
+        "matching",
+        "random_state",
+        "attacks",
+        "progress",
+        "comparing",
+        "probe",
+        "adapter",
+    },
     {
         "registry",
         "folders",
@@ -33,13 +44,16 @@ LAYERS = [
         "retain_term",
     },
     {"token_losses", "token_metrics", "token_attacks", "preference"},
-    {"config", "config_paths", "tasks.base", "data.records"},
+    {"config", "tasks.base", "data.records"},
     {
         "models",
         "sisa",
         "o3",
         "offset",
         "data.condition",
+        "data.ids",
+        "data.tables",
+        "data.unpacking",
         "data.conll",
         "data.mention",
         "data.sources",

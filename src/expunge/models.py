@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,14 @@ def inspect_folder(path: str, *, where: str) -> list[Problem]:
         return [Problem(where, f'"{path}" holds an adapter, not a whole model', way_out)]
     if (special := _special(path)) is not None:
         return special.problems(path, where=where)
-    problems = []
+    problems = [
+        Problem(
+            where,
+            f'"{path}" holds {name}, a link out of the folder to "{target}"',
+            "Copy the file in place of the link.",
+        )
+        for name, target in _outside(folder)
+    ]
     if not (folder / "config.json").is_file():
         problems.append(Problem(where, f'"{path}" has no config.json', "Give a folder written by save_pretrained."))
     if not any(folder.glob("*.safetensors")):
@@ -57,6 +65,17 @@ def inspect_folder(path: str, *, where: str) -> list[Problem]:
             way_out = "Give a folder with model.safetensors."
         problems.append(Problem(where, what, way_out))
     return problems
+
+
+def _outside(folder: Path) -> list[tuple[str, str]]:
+    """Links in a folder to files outside it, which somebody else may change; a hub cache links to its own files."""
+    own = folder.resolve()
+    if own.parent.name == "snapshots":
+        own = own.parent.parent
+    links = [file for file in sorted(folder.iterdir()) if file.is_symlink()]
+    return [
+        (file.name, os.readlink(file)) for file in links if not file.exists() or not file.resolve().is_relative_to(own)
+    ]
 
 
 def load_config(path: str, *, where: str, trust_remote_code: bool = False) -> Any:
@@ -74,7 +93,14 @@ def load_config(path: str, *, where: str, trust_remote_code: bool = False) -> An
 
 
 def _unloadable(path: str, error: Exception) -> tuple[str, str]:
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = lines[0]
+    if "trust_remote_code" in str(error):
+        reason = "it wants its own code run, which is done with model.trust_remote_code=true only, where you trust its author"
+    elif "ignore_mismatched_sizes" in str(error):
+        reason = "its weights have other shapes than its config.json says"
+    elif reason.endswith(":") and len(lines) > 1:  # validators give the field first, then what is wrong with it
+        reason = f"{reason} {lines[1]}"
     if not is_local(path):
         reason = f"there is no such folder here, and as a hub id: {reason}"
     return f'"{path}" cannot be loaded ({reason.rstrip(".")})', "Give a folder written by save_pretrained, or a hub id."
