@@ -35,8 +35,8 @@ PIECES: dict[str, list[bytes]] = {
     ".conll": [b"Anna", b"\t", b" ", b"B-water", b"O", b"\n", b"\r", b"# id: a", b"# ", b"-DOCSTART-", b"\xff", b"\0"],
 }  # fmt: skip
 PIECES[".tsv"], PIECES[".json"] = [*PIECES[".csv"], b"\t"], PIECES[".jsonl"]
-TOML = ["[model]", "[training]", "[[data]]", "seed", "method", "name", "epochs", " = ", "1", "-1", "1e400", "nan", "'npo'", '"', 
-        "[", "]", "{", "}", "\n", "true", "2024-01-01", ".", "path", "x\\u0000"]  # fmt: skip
+TOML = ["[model]", "[training]", "[[data]]", "seed", "method", "name", "epochs", " = ", "1", "-1", "1e400", "nan", "'npo'",
+        '"', "[", "]", "{", "}", "\n", "true", "2024-01-01", ".", "path", "x\\u0000"]  # fmt: skip
 KINDS = (
     (Kind(TextClassification, ("water", "music")), ("text",), "label"),
     (Kind(TokenClassification, ("O", "B-water")), ("tokens",), "ner_tags"),

@@ -19,7 +19,7 @@ from expunge.tasks.base import Batch, Encoded
 
 __all__ = [
     "Head", "between", "find_head", "head_of", "head_sizes", "inspect_folder", "is_local", "load_config", "load_model",
-    "load_tokenizer", "passes_of", "weights_of_base",
+    "load_tokenizer", "must_be_finite", "passes_of", "weights_of_base",
     "weights_sha256",
 ]  # fmt: skip
 
@@ -340,6 +340,19 @@ def head_of(model: Any, task: Any, encoded: Encoded) -> Any:
     return find_head(model, probe)
 
 
+def must_be_finite(logits: Tensor) -> None:
+    """Refuse the outputs of a model that training, or whoever made it, has broken.
+
+    Raises:
+        RunError: One of them is NaN or infinite.
+    """
+    if not torch.isfinite(logits).all():
+        raise RunError(
+            "the model's outputs are NaN or infinite. Nothing was written and the original model is unchanged. "
+            "Where unlearning made it so, lower training.learning_rate or the weight of the forgetting term."
+        )
+
+
 def find_head(model: Any, probe: Batch) -> Head:
     """The linear layer that makes the logits, found by running `probe` once and checking that it reproduces them.
 
@@ -347,6 +360,7 @@ def find_head(model: Any, probe: Batch) -> Head:
 
     Raises:
         UsageError: No such layer: the model's head ends in something else.
+        RunError: The model's outputs are not finite.
     """
     if hasattr(model, "find_head"):
         return model.find_head(probe)
@@ -363,6 +377,7 @@ def find_head(model: Any, probe: Batch) -> Head:
                 if caught is None:  # the layer took no part in the pass
                     continue
                 hidden, logits = caught
+                must_be_finite(logits)
                 made = layer(hidden.to(layer.weight.dtype)).to(logits.dtype)
                 loose = 1e-4 if hidden.dtype == logits.dtype == torch.float32 else 5e-2  # under autocast
                 if hidden.dim() == 2 and torch.allclose(made, logits, atol=loose, rtol=loose):
