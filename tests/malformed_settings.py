@@ -247,5 +247,7 @@ SETTINGS: list[Bad] = [
     Bad("a link of rubbish", link(bytes(range(256)), "verify"), ("0001.json", "no link"), "NOT VERIFIED", 3),
     Bad("a remembered head that is none", lambda d, t: ["verify", str(d.folder / "classifier"), "--head", "xyz"], ("'xyz'",), "12"),
     # what only the run can know
+    Bad("a model that its only step broke", set_(*NAN_LATER, "training.min_steps=1"), ("outputs are NaN or infinite",),
+        "lower training.learning_rate", 1),
     Bad("a loss that becomes NaN half-way", set_(*NAN_LATER), ("not finite at step",), "Lower training.learning_rate", 1),
 ]  # fmt: skip

@@ -71,6 +71,17 @@ def test_the_search_finds_what_comparing_all_pairs_finds(seed: int, threshold: f
     assert all(math.isfinite(s) for _, _, s in slow)
 
 
+def test_where_the_search_cuts_the_stream_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(3)
+    words = ["heating", "flat", "broken", "monday", "nobody", "answers", "since", "water"]
+    texts = [(" ".join(rng.choices(words, k=8)),) for _ in range(60)]
+    whole = alike(texts[:20], texts[20:], 0.5)
+    monkeypatch.setattr("expunge.data.near_duplicates._CHUNK", 4)
+    assert alike(texts[:20], iter(texts[20:]), 0.5) == whole
+    assert len({place // 4 for _, place, _ in whole}) > 3
+    assert [place for _, place, _ in whole] == sorted(place for _, place, _ in whole)
+
+
 def test_sentences_of_words_and_pairs() -> None:
     words = tuple(SENTENCE.split())
     assert alike([words], [(*words, ".")], 0.8, of_words=True) == [(0, 0, 1.0)]
