@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import Job, write_csv
@@ -55,6 +55,7 @@ def test_tiny_texts_by_the_thousand_give_no_false_alarm() -> None:
     assert alike(texts[:300], texts[300:], 0.5) == []
 
 
+@settings(deadline=None)  # scipy loads at the first call
 @given(st.integers(0, 10**6), st.sampled_from([0.3, 0.5, 0.7, 0.8, 0.9, 1.0]))
 def test_the_search_finds_what_comparing_all_pairs_finds(seed: int, threshold: float) -> None:
     rng = random.Random(seed)
