@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -108,7 +108,7 @@ class _Index:
         numbers = np.array([number for own in rarest for number in own], dtype=int)
         self._shape = len(order)
         ones = np.ones(len(numbers), dtype=np.int32)
-        self._holders = sparse.csr_matrix((ones, (numbers, owners)), shape=(len(order), len(sets)))
+        self._holders: Any = sparse.csr_matrix((ones, (numbers, owners)), shape=(len(order), len(sets)))
 
     def candidates(self, others: Sequence[set[str]]) -> tuple[list[int], list[int]]:
         """(position among `others`, position among the wanted) of all pairs that may be alike."""
@@ -118,8 +118,10 @@ class _Index:
         hits = [[number[piece] for piece in number.keys() & pieces] for pieces in others]
         ends = np.cumsum([0, *map(len, hits)])
         flat = np.array([hit for own in hits for hit in own], dtype=int)
-        held = sparse.csr_matrix((np.ones(len(flat), dtype=np.int32), flat, ends), shape=(len(others), self._shape))
-        counts = (held @ self._holders).tocoo()
+        held: Any = sparse.csr_matrix(
+            (np.ones(len(flat), dtype=np.int32), flat, ends), shape=(len(others), self._shape)
+        )
+        counts: Any = (held @ self._holders).tocoo()
         enough = counts.data >= self._needed[counts.col]
         return counts.row[enough].tolist(), counts.col[enough].tolist()
 
