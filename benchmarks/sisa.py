@@ -20,7 +20,8 @@ from expunge.config import Recipe
 from expunge.data.records import Records
 from expunge.demo_data import diagnosis_phrases, encoder_folder
 from expunge.fit import fit
-from expunge.models import find_head, load_model, load_tokenizer
+from expunge.head import find_head
+from expunge.models import load_model, load_tokenizer
 from expunge.scoring import score
 from expunge.sisa.build import train_sisa
 from expunge.sisa.manifest import Ledger

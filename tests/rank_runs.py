@@ -22,7 +22,7 @@ from expunge.config import TrainingConfig
 from expunge.conformance_stage import given
 from expunge.errors import ExpungeError, RunError
 from expunge.fit import arguments
-from expunge.models import head_of
+from expunge.head import head_of
 from expunge.scoring import score
 from expunge.tiny_jobs import answer_job, tag_job, text_job
 from expunge.trainer import UnlearnTrainer

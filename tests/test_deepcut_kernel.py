@@ -13,7 +13,7 @@ from conftest import Job
 from expunge import KernelDeepCUT, models
 from expunge.config import StopConfig, TrainingConfig
 from expunge.errors import UsageError
-from expunge.models import head_of
+from expunge.head import head_of
 from expunge.record_targets import class_effects, record_targets, whole_records
 from expunge.scoring import score
 from expunge.tiny_jobs import tag_job

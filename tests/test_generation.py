@@ -14,7 +14,7 @@ from torch.nn import functional
 from expunge.data.records import Records
 from expunge.errors import UsageError
 from expunge.generating import generate
-from expunge.models import head_of
+from expunge.head import head_of
 from expunge.scoring import score
 from expunge.tasks.generation import Generation, template_problems
 from expunge.testing import byte_tokenizer, tiny_causal

@@ -322,6 +322,25 @@ def test_tampering_is_detected_and_told(chain: Chain, tmp_path: Path, case: str,
     assert "Traceback" not in out + error
 
 
+def test_one_flipped_byte_in_any_file_is_detected(chain: Chain, tmp_path: Path) -> None:
+    """Of every file at its first byte, its last and some between; the report alone is drawn again at will."""
+    folder = tmp_path / "erased"
+    shutil.copytree(chain.last, folder)
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != "report.html"]
+    assert {"model.safetensors", "record.json", "config.json", "0001.json", "0003.json"} <= {
+        file.name for file in files
+    }
+    for file in files:
+        good = file.read_bytes()
+        for place in {0, 9, len(good) // 3, len(good) // 2, len(good) - 1}:
+            data = bytearray(good)
+            data[place] ^= 0xFF
+            file.write_bytes(bytes(data))
+            assert not verify(folder).ok, (file.name, place)
+        file.write_bytes(good)
+    assert verify(folder).ok
+
+
 def test_an_untouched_folder_verifies_and_says_what_that_does_not_prove(chain: Chain, monkeypatch, capsys) -> None:
     words = ["verify", str(chain.last), "--public-key", str(chain.public), "--head", chain.heads[-1]]
     code, out, _ = call(monkeypatch, capsys, words)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from expunge.errors import UsageError
+from expunge.head import head_of
 from expunge.kernel_step import Rows, rows_of
-from expunge.models import head_of
 from expunge.scoring import score
 from expunge.tiny_jobs import TinyJob, tag_job, text_job
 

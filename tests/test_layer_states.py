@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from expunge.head import head_of
 from expunge.layer_states import sample_units
-from expunge.models import head_of
 from expunge.scoring import score
 from expunge.tasks.base import Encoded
 from expunge.testing import FAMILIES, tiny_classifier, tiny_tagger

@@ -14,8 +14,9 @@ import expunge
 from expunge.config import AuditConfig, Recipe, StopConfig, TrainingConfig
 from expunge.errors import UsageError
 from expunge.fit import train
+from expunge.head import head_of
 from expunge.methods.leave_out import LeaveOut
-from expunge.models import head_of, load_model, weights_of_base
+from expunge.models import load_model, weights_of_base
 from expunge.step import Scores, Step
 from expunge.tasks.base import Encoded
 from expunge.tasks.generation import Generation

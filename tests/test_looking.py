@@ -8,8 +8,8 @@ import torch
 
 from expunge import DeepCUT, FineTune, GradientAscent
 from expunge.config import StopConfig
+from expunge.head import head_of
 from expunge.looking import SHARE, Look, Schedule, rows_a_step, schedule
-from expunge.models import head_of
 from expunge.scoring import score
 from expunge.step import Scores
 from expunge.tasks.base import Encoded

@@ -10,7 +10,8 @@ import torch
 
 from expunge.adapter import merged, with_adapter
 from expunge.errors import UsageError
-from expunge.models import find_head, inspect_folder, load_model, weights_sha256
+from expunge.head import find_head
+from expunge.models import inspect_folder, load_model, weights_sha256
 from expunge.scoring import margins, score
 from expunge.tasks.text_classification import TextClassification
 from expunge.testing import FAMILIES, tiny_classifier, tiny_tokenizer, toy_records

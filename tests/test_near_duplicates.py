@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import Job, write_csv
@@ -55,6 +55,7 @@ def test_tiny_texts_by_the_thousand_give_no_false_alarm() -> None:
     assert alike(texts[:300], texts[300:], 0.5) == []
 
 
+@settings(deadline=None)  # scipy loads at the first call
 @given(st.integers(0, 10**6), st.sampled_from([0.3, 0.5, 0.7, 0.8, 0.9, 1.0]))
 def test_the_search_finds_what_comparing_all_pairs_finds(seed: int, threshold: float) -> None:
     rng = random.Random(seed)
@@ -69,6 +70,17 @@ def test_the_search_finds_what_comparing_all_pairs_finds(seed: int, threshold: f
                 slow.add((i, j - 15, both / len(sets[i] | sets[j])))
     assert set(alike(texts[:15], texts[15:], threshold)) == slow
     assert all(math.isfinite(s) for _, _, s in slow)
+
+
+def test_where_the_search_cuts_the_stream_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(3)
+    words = ["heating", "flat", "broken", "monday", "nobody", "answers", "since", "water"]
+    texts = [(" ".join(rng.choices(words, k=8)),) for _ in range(60)]
+    whole = alike(texts[:20], texts[20:], 0.5)
+    monkeypatch.setattr("expunge.data.near_duplicates._CHUNK", 4)
+    assert alike(texts[:20], iter(texts[20:]), 0.5) == whole
+    assert len({place // 4 for _, place, _ in whole}) > 3
+    assert [place for _, place, _ in whole] == sorted(place for _, place, _ in whole)
 
 
 def test_sentences_of_words_and_pairs() -> None:

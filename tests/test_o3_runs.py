@@ -18,8 +18,9 @@ from expunge import O3, AuditConfig, Erased, UsageError, unlearn
 from expunge.checks import Inputs, check
 from expunge.config import ModelConfig, PrivacyConfig, Recipe, RequestConfig, RunConfig
 from expunge.fit import train
+from expunge.head import head_of
 from expunge.history.verify import verify
-from expunge.models import head_of, load_model, weights_sha256
+from expunge.models import load_model, weights_sha256
 from expunge.o3.adapters import plain_weights, weights_of
 from expunge.o3.encoder import load_encoder
 from expunge.o3.folder import is_o3

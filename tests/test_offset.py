@@ -23,8 +23,9 @@ from expunge.config import DataConfig, ModelConfig, Recipe, RunConfig, TrainingC
 from expunge.errors import RunError
 from expunge.fit import arguments, train
 from expunge.generating import generate
+from expunge.head import head_of
 from expunge.history.verify import verify
-from expunge.models import head_of, load_model, weights_sha256
+from expunge.models import load_model, weights_sha256
 from expunge.offset.ensemble import OffsetModel, with_offset
 from expunge.offset.folder import load_offset
 from expunge.offset.heads import combined

@@ -16,8 +16,9 @@ from transformers import AutoModelForSequenceClassification
 from expunge import AuditConfig, UsageError, unlearn
 from expunge.config import Recipe
 from expunge.errors import RunError
+from expunge.head import find_head
 from expunge.history.verify import verify
-from expunge.models import find_head, load_model, weights_sha256
+from expunge.models import load_model, weights_sha256
 from expunge.progress import ConsoleProgress, Progress
 from expunge.scoring import score
 from expunge.sisa.build import train_sisa

@@ -13,10 +13,10 @@ from nervaluate import Evaluator
 from transformers import BertTokenizer
 
 from expunge.errors import UsageError
+from expunge.head import find_head
 from expunge.methods.contrastive import ContrastiveUnlearning
 from expunge.methods.deepcut import DeepCUT
 from expunge.methods.gradient_difference import GradientDifference
-from expunge.models import find_head
 from expunge.partner_queue import PartnerQueue
 from expunge.scoring import score
 from expunge.step import Scores, Step

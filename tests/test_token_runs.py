@@ -17,11 +17,12 @@ import expunge
 from expunge.config import AuditConfig, Recipe, TrainingConfig
 from expunge.errors import RunError, UsageError
 from expunge.fit import arguments, train
+from expunge.head import head_of
 from expunge.methods.gradient_difference import GradientDifference
 from expunge.methods.npo import NPO
 from expunge.methods.rmu import RMU
 from expunge.methods.undial import UNDIAL
-from expunge.models import head_of, load_model, weights_sha256
+from expunge.models import load_model, weights_sha256
 from expunge.tasks.base import Encoded
 from expunge.tasks.generation import Generation
 from expunge.testing import byte_tokenizer, tiny_causal, toy_answers

@@ -12,8 +12,8 @@ from expunge import ContrastiveUnlearning, DeepCUT, FineTune, GradientDifference
 from expunge.config import TrainingConfig
 from expunge.errors import NonFiniteLossError
 from expunge.fit import arguments
+from expunge.head import find_head
 from expunge.methods.base import Method
-from expunge.models import find_head
 from expunge.tasks.base import Encoded
 from expunge.tasks.text_classification import TextClassification
 from expunge.testing import tiny_classifier, tiny_tokenizer, toy_records
@@ -134,7 +134,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, accumulation: i
     head = model.classifier
     from unittest.mock import patch
 
-    from expunge.models import Head
+    from expunge.head import Head
 
     with (
         patch("expunge.trainer.head_of", return_value=Head(head, 0)),

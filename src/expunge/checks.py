@@ -11,6 +11,7 @@ from expunge.chosen_audits import chosen_audits, lacking
 from expunge.config import Recipe, RequestConfig, RunConfig
 from expunge.data import sources
 from expunge.data.held_out import again, overlapping, split_halves
+from expunge.data.ids import id_text
 from expunge.data.near_duplicates import alike
 from expunge.data.records import Records
 from expunge.data.request import Resolved, matching, mentioning, read_request, resolve, with_more
@@ -18,7 +19,7 @@ from expunge.errors import Collector, Problem, UsageError
 from expunge.history.earlier import History, held_records, history_of, kept_out
 from expunge.methods.base import Method
 from expunge.privacy import pseudonym, read_salt, salt_path
-from expunge.reading import Kind, content_key, id_text, picked, read_columns, read_records, read_source
+from expunge.reading import Kind, content_key, picked, read_columns, read_records, read_source
 from expunge.sisa.request import manifest_of, still_there
 from expunge.tasks.generation import template_problems
 from expunge.tasks.kinds import Task

@@ -14,7 +14,7 @@ from expunge import cli_bench, cli_clean, cli_deep, cli_history, cli_plan, cli_s
 from expunge.agreeing import agreeing
 from expunge.cli_options import given, with_run_options
 from expunge.cli_outcome import gate, show_progress, show_record
-from expunge.errors import ExpungeError, Problem, UsageError
+from expunge.errors import ExpungeError, Problem, UsageError, printable
 
 __all__ = ["app", "main"]
 
@@ -46,9 +46,13 @@ def main() -> None:
         print("Stopped; nothing was written.", file=sys.stderr)
         code = 130
     except Exception as error:
-        if not _shown_as_usage(error):
+        if isinstance(error, OSError) and error.filename is not None:  # a full disk, rights, a name too long
+            print(f'expunge: "{printable(str(error.filename))}" cannot be used ({error.strerror}).', file=sys.stderr)
+            code = 1
+        elif _shown_as_usage(error):
+            code = 2
+        else:
             raise
-        code = 2
     sys.exit(code)
 
 
@@ -70,9 +74,9 @@ def _complain(error: ExpungeError) -> None:
         count = len(error.problems)
         print(f"expunge: {count} problem{'s' if count > 1 else ''}; nothing was done.", file=sys.stderr)
         for problem in error.problems:
-            print(f"  - {problem}", file=sys.stderr)
+            print(f"  - {printable(str(problem))}", file=sys.stderr)
     else:
-        print(f"expunge: {error}", file=sys.stderr)
+        print(f"expunge: {printable(str(error))}", file=sys.stderr)
 
 
 @contextmanager
@@ -197,7 +201,7 @@ def _prepare(config: Path | None, sets: Sequence[str] | None, options: dict[str,
     with _quiet_libraries():
         from expunge.checks import check as check_all
         from expunge.config import RunConfig
-        from expunge.folders import must_be_new
+        from expunge.folders import must_be_apart, must_be_new
         from expunge.shareable import unshareable
 
         extra = must_be_new(out) if out is not None else []
@@ -209,6 +213,8 @@ def _prepare(config: Path | None, sets: Sequence[str] | None, options: dict[str,
             settings = RunConfig.load(config, list(sets or ()), given(options))
         except UsageError as error:
             raise UsageError([*extra, *error.problems]) from None
+        if out is not None and not extra:
+            extra = must_be_apart(out, settings.model.path)
         return check_all(settings, extra=[*extra, *unshareable(settings)])
 
 

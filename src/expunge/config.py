@@ -16,6 +16,7 @@ from expunge.options import (
     NonNegative,
     NonNegativeInt,
     Options,
+    Passes,
     Positive,
     PositiveInt,
     Probability,
@@ -133,7 +134,7 @@ class RequestConfig(_Section):
 class TrainingConfig(_Section):
     """How the unlearning is trained."""
 
-    epochs: Positive = option(4.0, "passes over the forget records at most; the stop rule may end earlier")
+    epochs: Passes = option(4.0, "passes over the forget records at most; the stop rule may end earlier")
     min_steps: NonNegativeInt = option(40, "the limit on steps is never below this, however few records there are")
     batch_size: PositiveInt = option(16, "forget records a step")
     accumulation: PositiveInt = option(1, "micro-batches a step is cut into: the same loss in less memory")
@@ -172,7 +173,7 @@ class StopConfig(_Section):
 class Recipe(_Section):
     """How the original was fine-tuned from its base model; a retrained model is made the same way."""
 
-    epochs: Positive = option(3.0, "passes over the training data")
+    epochs: Passes = option(3.0, "passes over the training data")
     learning_rate: Positive = option(5e-5, "peak learning rate of AdamW")
     batch_size: PositiveInt = option(32, "records a step")
     max_length: PositiveInt | None = option(None, "tokens a record is cut to")
@@ -278,7 +279,7 @@ class RunConfig:
                 problems.append(Problem("--set", f'"{word}" has no "="', "Write --set section.key=value."))
         for key, value in (flags or {}).items():
             _put(values, key, value, problems)
-        expand_paths(values)
+        problems.extend(expand_paths(values))
         built: dict[str, Any] = {}
         known = {*SECTIONS, "method", "seed"}
         for name, section in values.items():
@@ -349,15 +350,16 @@ def _read_toml(path: Path, what: str) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         problem = Problem(str(path), f"{what} cannot be read ({error.strerror})", "Give the path of a TOML file.")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        problem = Problem(str(path), f"{what} is not valid TOML ({error})", "`expunge init` prints a valid config.")
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError, numbers of too many digits
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        problem = Problem(str(path), f"{what} is not valid TOML ({reason})", "`expunge init` prints a valid config.")
     raise UsageError(problem)
 
 
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text  # a bare word is meant as a string
 
 

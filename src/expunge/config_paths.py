@@ -6,7 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["absolute_paths", "anchor_paths", "expand_paths"]
+from expunge.errors import Problem
+
+__all__ = ["absolute_paths", "anchor_paths", "expand_paths", "path_problem"]
+
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, as Linux and macOS have it, near enough
 
 _FILES = {
     ("data", "facts"), ("data", "rules"), ("request", "file"), ("request", "past"), ("retrain", "recipe"),
@@ -23,17 +27,17 @@ _FILES_OR_HUB_IDS = {
 _DATA_SUFFIXES = {".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".toml", ".conll", ".bio", ".iob", ".iob2"}
 
 
-def _change_paths(values: dict[str, Any], change: Callable[[str, bool], str]) -> None:
-    """Replace every path of a config by `change(path, whether it can be a hub id)`."""
-    for section, name in _FILES | _FILES_OR_HUB_IDS:
+def _change_paths(values: dict[str, Any], change: Callable[[str, bool, str], str]) -> None:
+    """Replace every path of a config by `change(path, whether it can be a hub id, its setting)`."""
+    for section, name in sorted(_FILES | _FILES_OR_HUB_IDS):
         table = values.get(section)
         if not isinstance(table, dict) or not table.get(name):
             continue
-        given, hub = table[name], (section, name) in _FILES_OR_HUB_IDS
+        given, hub, where = table[name], (section, name) in _FILES_OR_HUB_IDS, f"{section}.{name}"
         if isinstance(given, str):
-            table[name] = change(given, hub)
+            table[name] = change(given, hub, where)
         elif isinstance(given, list | tuple):
-            table[name] = [change(item, hub) if isinstance(item, str) else item for item in given]
+            table[name] = [change(item, hub, where) if isinstance(item, str) else item for item in given]
 
 
 def _anchored(text: str, hub: bool, folder: Path) -> str:
@@ -42,16 +46,40 @@ def _anchored(text: str, hub: bool, folder: Path) -> str:
     return str(path) if not hub or names_a_file or path.exists() else text
 
 
-def expand_paths(values: dict[str, Any]) -> None:
-    """Write out the home folder where a path of a config starts with ``~``."""
-    _change_paths(values, lambda text, _: str(Path(text).expanduser()) if text.startswith("~") else text)
+def expand_paths(values: dict[str, Any]) -> list[Problem]:
+    """Write out the home folder where a path of a config starts with ``~``; says which can be no paths."""
+    found = []
+
+    def change(text: str, where: str) -> str:
+        if problem := path_problem(text, where):
+            found.append(problem)
+            return text
+        return str(Path(text).expanduser()) if text.startswith("~") else text
+
+    _change_paths(values, lambda text, hub, where: change(text, where))
+    return found
+
+
+def path_problem(text: str, where: str) -> Problem | None:
+    """Why a text can be no path."""
+    if "\0" in text:
+        return Problem(where, f"{text!r:.200} holds a NUL character", "Give a path without it.")
+    name = max(text.split("/"), key=lambda part: len(part.encode(errors="replace")))
+    if len(name.encode(errors="replace")) > _LONGEST_NAME or len(text.encode(errors="replace")) > _LONGEST_PATH:
+        what = f'"{name[:60]}...", of {len(text):,} characters, is too long for a path'
+        return Problem(where, what, f"Give a path whose names have {_LONGEST_NAME} bytes at most.")
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        return Problem(where, f'"{text}" is in the home of nobody known here', "Write the whole path.")
+    return None
 
 
 def anchor_paths(values: dict[str, Any], folder: Path) -> None:
     """Make the paths of a config file absolute that are relative to its folder."""
-    _change_paths(values, lambda text, hub: _anchored(text, hub, folder))
+    _change_paths(values, lambda text, hub, where: text if path_problem(text, where) else _anchored(text, hub, folder))
 
 
 def absolute_paths(values: dict[str, Any]) -> None:
     """Make the paths of a config absolute where they exist here, so that it can be read from any folder."""
-    _change_paths(values, lambda text, _: str(Path(text).absolute()) if Path(text).exists() else text)
+    _change_paths(values, lambda text, *_: str(Path(text).absolute()) if Path(text).exists() else text)

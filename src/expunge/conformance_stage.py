@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from expunge.halfway import layer_of, states_behind
+from expunge.head import head_of
 from expunge.methods.base import GROUPS, Method
-from expunge.models import head_of
 from expunge.preparation import Preparation, prepared_state
 from expunge.reference import FrozenCopy
 from expunge.step import Scores, Step

@@ -127,7 +127,8 @@ def _task(folder: Path) -> Any:
 
 def _known(folder: Path) -> Interval:
     """Share of general questions whose true answer is likelier than every false one, normalised for length."""
-    from expunge.models import head_of, load_model
+    from expunge.head import head_of
+    from expunge.models import load_model
     from expunge.token_scoring import hidden_of
     from expunge.token_stress import other_answers
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
-from expunge import models as model_loading
 from expunge import processes
 from expunge.card import write_card
 from expunge.checks import Inputs, Prepared, check
@@ -29,6 +28,7 @@ from expunge.config import (
 )
 from expunge.errors import Problem, RunError, UsageError
 from expunge.execution import Run
+from expunge.head import head_of
 from expunge.history.hashes import file_hashes
 from expunge.history.link import Link
 from expunge.history.signing import Signer, read_signer
@@ -95,7 +95,7 @@ class Erased:
         task = self.task
         rows = task.as_texts(texts)
         encoded = task.encode_texts(rows)
-        head = model_loading.head_of(self.model, task, encoded)
+        head = head_of(self.model, task, encoded)
         if task.of_tokens:
             from expunge.token_scoring import hidden_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,11 @@ __all__ = [
     "RunError",
     "UndeclaredNeedError",
     "UsageError",
+    "printable",
 ]
+
+_UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST = 2000
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,13 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}. {self.way_out}"
+
+
+def printable(text: str) -> str:
+    """A text as a terminal may be given it: control characters escaped, and of a very long one the middle left out."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class ExpungeError(Exception):

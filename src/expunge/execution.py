@@ -24,6 +24,7 @@ from expunge.errors import RunError
 from expunge.evidence import Evidence, build_record
 from expunge.fit import device, fit, plain
 from expunge.generating import own_answers
+from expunge.head import head_of
 from expunge.history.section import group_of
 from expunge.layer_states import sample_units
 from expunge.o3.model import O3Model
@@ -240,7 +241,7 @@ class Run:
         shown = f"the {kind} model{f' ({which})' if which else ''}"
         past = [group_of(number) for number in self.prepared.past]
         source = {group: "retain sample" if group == "retain" else group for group in (*_GROUPS, *past)}
-        head = model_loading.head_of(model, self.prepared.task, encoded["forget"])
+        head = head_of(model, self.prepared.task, encoded["forget"])
         settings = self.prepared.config
         units = {}
         if "layers" in self.needs:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from expunge.config import Recipe, TrainingConfig
-from expunge.models import head_of, head_sizes, load_model
+from expunge.head import head_of
+from expunge.models import head_sizes, load_model
 from expunge.progress import Progress, trainer_stage
 from expunge.tasks.base import Batch, Encoded
 from expunge.token_head import cross_entropy

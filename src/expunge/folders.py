@@ -11,15 +11,27 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from expunge.config_paths import path_problem
 from expunge.errors import Problem, RunError, UsageError
 
-__all__ = ["is_left_over", "left_over", "must_be_new", "size_of", "whole_arrays", "whole_file", "whole_folder"]
+__all__ = [
+    "is_left_over",
+    "left_over",
+    "must_be_apart",
+    "must_be_new",
+    "size_of",
+    "whole_arrays",
+    "whole_file",
+    "whole_folder",
+]
 
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.partial")
 
 
 def must_be_new(path: str | Path, *, where: str = "--out") -> list[Problem]:
     """What keeps a folder from being written at `path`."""
+    if (problem := path_problem(str(path), where)) is not None:
+        return [problem]
     target = Path(path).expanduser()
     if target.exists() or target.is_symlink():
         return [
@@ -29,6 +41,14 @@ def must_be_new(path: str | Path, *, where: str = "--out") -> list[Problem]:
     if parent is None or not parent.is_dir() or not os.access(parent, os.W_OK):
         return [Problem(where, f'"{path}" cannot be made: "{parent}" is not a writable folder', "Name another place.")]
     return []
+
+
+def must_be_apart(path: str | Path, folder: str | Path, *, where: str = "--out") -> list[Problem]:
+    """Why a folder that is read would be changed by writing to `path`."""
+    target, read = Path(path).expanduser().resolve(), Path(folder).expanduser()
+    if not str(folder) or not read.is_dir() or not target.is_relative_to(read.resolve()):
+        return []
+    return [Problem(where, f'"{path}" lies within the model "{folder}", which is never changed', "Name another place.")]
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from expunge.errors import Problem, UsageError
-from expunge.models import Head
+from expunge.head import Head
 from expunge.scoring import margins
 from expunge.tasks.base import Batch, Encoded
 

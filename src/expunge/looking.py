@@ -11,8 +11,9 @@ import torch
 
 from expunge.collectives import of_first
 from expunge.config import StopConfig
+from expunge.head import head_of
 from expunge.matching import Before, Matched, compare
-from expunge.models import head_of, passes_of
+from expunge.models import passes_of
 from expunge.sampling import retained_a_step
 from expunge.scoring import ScoreTable, score
 from expunge.snapshot import Snapshot

@@ -5,19 +5,18 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from expunge.errors import Problem, RunError, UsageError
-from expunge.tasks.base import Batch, Encoded
+from expunge.errors import Problem, UsageError
 
 __all__ = [
-    "Head", "between", "find_head", "fresh", "head_of", "head_sizes", "inspect_folder", "is_local", "load_config", "load_model",
+    "between", "fresh", "head_sizes", "inspect_folder", "is_local", "load_config", "load_model",
     "load_tokenizer", "passes_of", "weights_of_base",
     "weights_sha256",
 ]  # fmt: skip
@@ -44,7 +43,11 @@ def inspect_folder(path: str, *, where: str) -> list[Problem]:
     if (folder / "adapter_config.json").is_file():
         way_out = "Give a folder of either. To merge: model.merge_and_unload(), then save_pretrained elsewhere."
         return [Problem(where, f'"{path}" holds an adapter beside a whole model', way_out)]
-    problems = []
+    way_out = "Copy the file in place of the link."
+    problems = [
+        Problem(where, f'"{path}" holds {name}, a link out of the folder to "{target}"', way_out)
+        for name, target in _outside(folder)
+    ]
     if not (folder / "config.json").is_file():
         problems.append(Problem(where, f'"{path}" has no config.json', "Give a folder written by save_pretrained."))
     if not any(folder.glob("*.safetensors")):
@@ -57,6 +60,17 @@ def inspect_folder(path: str, *, where: str) -> list[Problem]:
             way_out = "Give a folder with model.safetensors."
         problems.append(Problem(where, what, way_out))
     return problems
+
+
+def _outside(folder: Path) -> list[tuple[str, str]]:
+    """Links in a folder to files outside it, which somebody else may change; a hub cache links to its own files."""
+    own = folder.resolve()
+    if own.parent.name == "snapshots":
+        own = own.parent.parent
+    links = [file for file in sorted(folder.iterdir()) if file.is_symlink()]
+    return [
+        (file.name, os.readlink(file)) for file in links if not file.exists() or not file.resolve().is_relative_to(own)
+    ]
 
 
 def load_config(path: str, *, where: str, trust_remote_code: bool = False) -> Any:
@@ -78,7 +92,14 @@ def load_config(path: str, *, where: str, trust_remote_code: bool = False) -> An
 
 
 def _unloadable(path: str, error: Exception) -> tuple[str, str]:
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = lines[0]
+    if "trust_remote_code" in str(error):
+        reason = "it wants its own code run, which is done with model.trust_remote_code=true only, where you trust its author"
+    elif "ignore_mismatched_sizes" in str(error):
+        reason = "its weights have other shapes than its config.json says"
+    elif reason.endswith(":") and len(lines) > 1:  # validators give the field first, then what is wrong with it
+        reason = f"{reason} {lines[1]}"
     if not is_local(path):
         reason = f"there is no such folder here, and as a hub id: {reason}"
     return f'"{path}" cannot be loaded ({reason.rstrip(".")})', "Give a folder written by save_pretrained, or a hub id."
@@ -282,102 +303,7 @@ def passes_of(model: Any) -> float:
     return float(getattr(model, "passes", 1.0))
 
 
-@dataclass(frozen=True)
-class Head:
-    """The last linear layer of a classifier: its input is `hidden`, its output the logits.
-
-    Attributes:
-        module: The layer.
-        pad_token_id: For models that put the layer over every position (decoders): the padding token, since such a
-            model reads its answer at the last position that is no padding.
-    """
-
-    module: nn.Linear
-    pad_token_id: int | None
-
-    def run(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One forward pass.
-
-        Returns:
-            (U, H) inputs of the layer and (U, C) logits, both with their graph.
-        """
-        caught = self.inputs(model, batch)
-        if caught is None:
-            raise RunError("the model's last linear layer took no part in a forward pass; its head must have changed.")
-        return caught
-
-    def inputs(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """As `run`; None where the layer takes no part in the pass."""
-        caught: list[Tensor] = []
-        hook = self.module.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
-        try:
-            logits = batch.select(model(**batch.inputs).logits)
-        finally:
-            hook.remove()
-        if not caught:
-            return None
-        hidden = caught[-1]
-        if hidden.dim() == 3 and batch.columns is not None:
-            hidden = batch.select(hidden)
-        elif hidden.dim() == 3:
-            hidden = hidden[torch.arange(len(hidden), device=hidden.device), self._answer_positions(batch)]
-        return hidden, logits
-
-    def _answer_positions(self, batch: Batch) -> Tensor:
-        ids = batch.inputs["input_ids"]
-        positions = torch.arange(ids.shape[1], device=ids.device)
-        return (positions * (ids != self.pad_token_id)).argmax(dim=1)
-
-
 def head_sizes(label_names: Sequence[str]) -> dict[str, Any]:
     """`new_head` of `load_model` for these classes."""
     names = dict(enumerate(label_names))
     return {"num_labels": len(names), "id2label": names, "label2id": {name: i for i, name in names.items()}}
-
-
-def head_of(model: Any, task: Any, encoded: Encoded) -> Any:
-    """`find_head`, with the first of some records as the probe.
-
-    Raises:
-        UsageError: As `find_head`.
-    """
-    probe = task.collate(encoded, [0]).to(next(model.parameters()).device)
-    if task.of_tokens:
-        from expunge.token_head import find_token_head
-
-        return find_token_head(model, probe)
-    return find_head(model, probe)
-
-
-def find_head(model: Any, probe: Batch) -> Head:
-    """The linear layer that makes the logits, found by running `probe` once and checking that it reproduces them.
-
-    A model that says itself which it is (a SISA ensemble has several) is asked.
-
-    Raises:
-        UsageError: No such layer: the model's head ends in something else.
-    """
-    if hasattr(model, "find_head"):
-        return model.find_head(probe)
-    labels = model.config.num_labels
-    pad = getattr(model.config, "pad_token_id", None)
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == labels]
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for layer in reversed(layers):
-                head = Head(layer, pad)
-                caught = head.inputs(model, probe)
-                if caught is None:  # the layer took no part in the pass
-                    continue
-                hidden, logits = caught
-                made = layer(hidden.to(layer.weight.dtype)).to(logits.dtype)
-                loose = 1e-4 if hidden.dtype == logits.dtype == torch.float32 else 5e-2  # under autocast
-                if hidden.dim() == 2 and torch.allclose(made, logits, atol=loose, rtol=loose):
-                    return head
-    finally:
-        model.train(was_training)
-    way_out = "Expunge works in front of a linear classifier; heads of another kind are not supported yet."
-    what = f"{type(model).__name__} has no linear layer with {labels} outputs that makes its logits"
-    raise UsageError(Problem("model", what, way_out))

@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from expunge.errors import Problem, UsageError
 
 __all__ = [
-    "Fraction", "NonNegative", "NonNegativeInt", "Options", "Positive", "PositiveInt", "Probability", "Seed", "Share",
+    "Fraction", "NonNegative", "NonNegativeInt", "Options", "Passes", "Positive", "PositiveInt", "Probability", "Seed", "Share",
     "did_you_mean", "option",
 ]  # fmt: skip
 
@@ -24,6 +24,7 @@ Share = Annotated[float, Gt(0), Le(1)]
 Probability = Annotated[float, Ge(0), Le(1)]
 PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]
+Passes = Annotated[float, Gt(0), Le(100_000)]
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from expunge import models as model_loading
 from expunge.attacks import least_unseen
 from expunge.audits.base import AuditContext, Tables
 from expunge.checks import Prepared
 from expunge.config import StopConfig
 from expunge.evidence import duplicates_of, shown_memory
 from expunge.execution import Run
+from expunge.head import head_of
 from expunge.looking import rows_a_step, schedule
 from expunge.memorisation import LEVEL, memorised
 from expunge.methods.base import Method
@@ -85,7 +85,7 @@ def make_plan(prepared: Prepared, progress: Progress | None = None) -> Plan:
     names = ("forget", "calibration", "evaluation")
     start = time.perf_counter()
     with progress.stage("scoring", sum(len(encoded[name]) for name in names)) as advance:
-        head = model_loading.head_of(model, prepared.task, encoded["forget"])
+        head = head_of(model, prepared.task, encoded["forget"])
         size = prepared.config.audit.batch_size
         tables: Tables = {
             name: score(model, head, encoded[name], prepared.task, batch_size=size, keep_hidden=False, advance=advance)

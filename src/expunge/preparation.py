@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from expunge.head import head_of
 from expunge.layer_states import LayerStates
 from expunge.methods.base import Method, MethodContext, State
-from expunge.models import between, head_of, weights_of_base
+from expunge.models import between, weights_of_base
 from expunge.scoring import run_over
 from expunge.tasks.base import Encoded
 from expunge.token_scoring import hidden_of

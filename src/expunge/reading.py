@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +9,14 @@ from typing import Any
 from expunge.config import RunConfig
 from expunge.data import sources
 from expunge.data.alternatives import read_alternatives
-from expunge.data.records import Records, content_ids, is_text
+from expunge.data.ids import given_ids
+from expunge.data.records import Records, content_ids
 from expunge.errors import Collector, Problem, UsageError
 from expunge.tasks.kinds import Task
 
-__all__ = ["Kind", "content_key", "id_text", "picked", "read_columns", "read_records", "read_source"]
+__all__ = ["Kind", "content_key", "picked", "read_columns", "read_records", "read_source"]
+
+_LONGEST = 1_000_000  # characters of a record's text: more than any model reads, and less than a swallowed file
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def read_records(columns: sources.Columns, config: RunConfig, kind: Kind, where:
     read = found.run(kind.task.read, columns, config.data.text, config.data.label, kind.names, where=where)
     ids: list[str] = []
     if with_ids and config.data.id is not None:
-        ids = found.run(_given_ids, columns[config.data.id], config.data.id, where) or []
+        ids = found.run(given_ids, columns[config.data.id], config.data.id, where) or []
     others: tuple[tuple[str, ...], ...] = ()
     if kind.task.of_tokens and config.data.label:
         data = config.data
@@ -87,38 +89,22 @@ def read_records(columns: sources.Columns, config: RunConfig, kind: Kind, where:
         ) or ()  # fmt: skip
     found.finish()
     texts, labels = read
+    if problems := _too_long(texts, where):
+        raise UsageError(problems)
     made = tuple(ids or content_ids(texts, labels))
     return Records(made, texts, labels, made_ids=not ids, alternatives=others)
 
 
-def _given_ids(values: Sequence[Any], column: str, where: str) -> list[str]:
-    ids = [id_text(value) for value in values]
-    empty = sum(not record_id for record_id in ids)
-    twice = [record_id for record_id, count in Counter(ids).items() if count > 1 and record_id]
-    problems = []
-    if empty:
-        what = f"{empty} rows have no id in column {column}"
-        problems.append(
-            Problem(where, what, "Give every row an id, or leave data.id out: ids are then made from content.")
-        )
-    if twice:
-        what = f'{len(twice)} ids stand in several rows, such as "{twice[0]}", in column {column}'
-        problems.append(
-            Problem(where, what, "Ids must be unique; or leave data.id out: ids are then made from content.")
-        )
-    if problems:
-        raise UsageError(problems)
-    return ids
-
-
-def id_text(value: Any) -> str:
-    """An id as text; whole numbers without decimals (a column with gaps is read as floats), nothing for no id."""
-    if value is None or value != value:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    text = str(value)
-    return text if is_text(text) else ""
+def _too_long(texts: Sequence[tuple[str, ...]], where: str) -> list[Problem]:
+    long = [row for row, parts in enumerate(texts) if sum(map(len, parts)) > _LONGEST]
+    if not long:
+        return []
+    size = sum(map(len, texts[long[0]]))
+    what = f"{len(long)} texts are too long, the first is row {long[0] + 1} with {size:,} characters"
+    way_out = (
+        f"A text has {_LONGEST:,} at most: cut it to what the model reads, or look for a quote that is not closed."
+    )
+    return [Problem(where, what, way_out)]
 
 
 def content_key(config: RunConfig, kind: Kind | None) -> Any:

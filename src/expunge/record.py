@@ -14,6 +14,9 @@ from expunge.errors import Problem, UsageError
 __all__ = ["SCHEMA", "Finding", "Measurement", "RunRecord", "environment"]
 
 SCHEMA = 1
+_TABLES = (
+    "config", "environment", "data", "request", "models", "training", "cost", "not_measured", "verdict", "figures", "timings",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,8 +136,10 @@ class RunRecord:
             values["measurements"] = tuple(Measurement(**row) for row in values["measurements"])
             values["findings"] = tuple(Finding(**row) for row in values.get("findings", ()))
             values["records"] = tuple(values["records"])
+            if wrong := [name for name in _TABLES if not isinstance(values[name], dict)]:
+                raise ValueError(f"{wrong[0]} is no table")
             return cls(**values)
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             what, way_out = "it is no run record", "Give a folder or a record.json that `expunge run` wrote."
             raise UsageError(Problem("record.json", what, way_out)) from None
 
@@ -145,8 +150,8 @@ class RunRecord:
         Raises:
             UsageError: There is none.
         """
-        file = Path(path) / "record.json" if Path(path).is_dir() else Path(path)
         try:
+            file = Path(path) / "record.json" if Path(path).is_dir() else Path(path)
             return cls.from_json(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError):
             way_out = "Give a folder that `expunge run` wrote, or its record.json."

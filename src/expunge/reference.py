@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from expunge.collectives import everywhere, share
-from expunge.models import Head, find_head, passes_of
+from expunge.head import Head, find_head
+from expunge.models import passes_of
 from expunge.snapshot import Snapshot
 from expunge.tasks.base import Encoded
 

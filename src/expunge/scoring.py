@@ -19,7 +19,7 @@ from expunge.layer_states import LayerStates
 from expunge.token_head import TokenHead
 
 if TYPE_CHECKING:
-    from expunge.models import Head
+    from expunge.head import Head
     from expunge.tasks.base import Batch, Encoded
 
 __all__ = ["ScoreTable", "margins", "pass_over", "run_over", "score", "table_of"]
@@ -149,7 +149,7 @@ def score(
 
     Args:
         model: The model.
-        head: Its last linear layer, as `expunge.models.find_head` gives it.
+        head: Its last linear layer, as `expunge.head.find_head` gives it.
         encoded: Tokenised records.
         task: Collates records, and counts entities where its units are tags.
         batch_size: Records a forward pass.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from expunge.audits.base import Tables
 from expunge.deep.fact_file import FactFile
 from expunge.deep.probing import answered
-from expunge.models import head_of
+from expunge.head import head_of
 from expunge.scoring import ScoreTable, score
 from expunge.tasks.base import Encoded
 from expunge.token_head import cross_entropy

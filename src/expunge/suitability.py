@@ -43,6 +43,8 @@ def _task(model_config: Any, architecture: str, tokenizer: Any, found: Collector
     if task is not None:
         found.problems.extend(task.unsuitable(model_config, tokenizer))
     found.problems.extend(_unsuitable(model_config, task))
+    if tokenizer is not None and task is not None and not task.of_tokens:  # of tokens: the task's names say so
+        found.problems.extend(_unread(model_config, tokenizer))
     return task
 
 
@@ -62,6 +64,15 @@ def _unsuitable(model_config: Any, task: type[Task] | None) -> list[Problem]:
         way_out = "Number the classes 0, 1, 2 ... in config.json."
         problems.append(Problem("model.path", f"id2label has the keys {sorted(model_config.id2label)}", way_out))
     return problems
+
+
+def _unread(model_config: Any, tokenizer: Any) -> list[Problem]:
+    """Tokens that the model has no embedding for."""
+    count, last = _vocabulary(model_config), max(tokenizer.get_vocab().values(), default=0)
+    if count is None or last < count:
+        return []
+    what = f"its tokenizer has a token of number {last}, and the model embeds {count}"
+    return [Problem("model.path", what, "Give the tokenizer the model was trained with.")]
 
 
 def max_length(config: RunConfig, recipe: Recipe | None, tokenizer: Any, model_config: Any) -> int:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from expunge.errors import Problem, RunError, UsageError
+from expunge.head import must_be_finite
 from expunge.tasks.base import Batch
 
 __all__ = ["TokenHead", "cross_entropy", "find_token_head", "in_parts", "part_sizes"]
@@ -115,6 +116,7 @@ def find_token_head(model: Any, probe: Batch) -> TokenHead:
 
     Raises:
         UsageError: There is none, or the model changes what it gives (soft caps, scales).
+        RunError: Its outputs are not finite.
     """
     own = getattr(model, "find_token_head", None) or getattr(model, "find_head", None)
     if own is not None:  # it says itself which it is
@@ -135,6 +137,7 @@ def find_token_head(model: Any, probe: Batch) -> TokenHead:
     finally:
         hook.remove()
         model.train(was_training)
+    must_be_finite(logits)
     loose = 1e-4 if logits.dtype == torch.float32 else 5e-2
     if made is None or made.shape != logits.shape or not torch.allclose(made, logits, atol=loose, rtol=loose):
         what = f"{type(model).__name__} changes the outputs of its last layer before it gives them"

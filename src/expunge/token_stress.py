@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from expunge.data.records import Records
 from expunge.generating import generate
-from expunge.models import head_of
+from expunge.head import head_of
 from expunge.scoring import ScoreTable
 from expunge.tasks.base import Encoded
 from expunge.token_head import cross_entropy

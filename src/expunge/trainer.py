@@ -15,8 +15,9 @@ from expunge.collectives import of_all
 from expunge.errors import NonFiniteLossError
 from expunge.gathering import Gatherer, Outputs, leaves
 from expunge.halfway import hold_all_but, layer_of, states_behind
+from expunge.head import head_of
 from expunge.methods.base import GROUPS, Method
-from expunge.models import head_of, passes_of
+from expunge.models import passes_of
 from expunge.preparation import Preparation, prepared_state
 from expunge.random_state import random_state, restore_random_state
 from expunge.referring import referred

@@ -15,9 +15,9 @@ from expunge.adapter import merged, with_adapter
 from expunge.checkpoints import Checkpoints
 from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.fit import arguments, fit, plain, train
+from expunge.head import head_of
 from expunge.looking import Look, rows_a_step, samples, schedule
 from expunge.methods.base import MethodContext, Procedure, ProcedureContext
-from expunge.models import head_of
 from expunge.offset.ensemble import OffsetModel
 from expunge.paused import CHECKPOINT, PausedRun
 from expunge.preparation import Preparation, context_of

@@ -22,8 +22,9 @@ from expunge.bench.datasets import Request, Split, make_task
 from expunge.config import Recipe, StopConfig
 from expunge.fit import device, fit
 from expunge.folders import whole_arrays, whole_file, whole_folder
+from expunge.head import head_of
 from expunge.metrics import headline
-from expunge.models import head_of, load_model
+from expunge.models import load_model
 from expunge.scoring import ScoreTable, score
 from expunge.tasks.base import Encoded
 from expunge.unlearning import Outcome, Unlearning

@@ -26,9 +26,10 @@ from expunge.bench.tofu_models import TofuModels, Unlearned
 from expunge.errors import NonFiniteLossError, Problem, UsageError
 from expunge.fit import device
 from expunge.folders import size_of, whole_file, whole_folder
+from expunge.head import head_of
 from expunge.methods.o3 import O3
 from expunge.methods.retrain import Retrain
-from expunge.models import head_of, inspect_folder, load_model, load_tokenizer
+from expunge.models import inspect_folder, load_model, load_tokenizer
 from expunge.o3.model import O3Model
 from expunge.o3.request import account, prompts
 from expunge.record import environment

@@ -14,7 +14,7 @@ from typing import Any
 from expunge.bench.assets import Assets, Tables
 from expunge.bench.datasets import Request
 from expunge.fit import device
-from expunge.models import head_of
+from expunge.head import head_of
 from expunge.scoring import run_over, table_of
 from expunge.sisa.ensemble import log_mean
 from expunge.sisa.manifest import Members

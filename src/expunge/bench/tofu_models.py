@@ -21,7 +21,8 @@ from expunge.config import StopConfig
 from expunge.fit import device, fit
 from expunge.folders import whole_folder
 from expunge.generating import own_answers
-from expunge.models import head_of, load_config, load_model
+from expunge.head import head_of
+from expunge.models import load_config, load_model
 from expunge.scoring import ScoreTable, score
 from expunge.tasks.base import Encoded
 from expunge.tasks.generation import Generation

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from expunge.data.unpacking import must_be_text
+
 __all__ = ["CONLL_SUFFIXES", "read_conll"]
 
 CONLL_SUFFIXES = (".conll", ".bio", ".iob", ".iob2")
@@ -83,6 +85,7 @@ def _is_remark(line: str, known: set[tuple[int, str]]) -> bool:
 
 
 def _text(path: Path) -> str:
+    must_be_text(path)
     content = path.read_bytes()
     try:
         return content.decode("utf-8-sig")

@@ -80,8 +80,8 @@ def normal_form(text: Sequence[str]) -> str:
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is text that can be written down: not half of a surrogate pair, as a cut emoji leaves it."""
+    """Whether a value is text that can be written down: not half of a surrogate pair, as a cut emoji leaves it, and no NUL."""
     try:
-        return isinstance(value, str) and value.encode() is not None
+        return isinstance(value, str) and value.encode() is not None and "\0" not in value
     except UnicodeEncodeError:
         return False

@@ -13,12 +13,15 @@ from expunge.config import RequestConfig
 from expunge.data import sources
 from expunge.data.conll import CONLL_SUFFIXES
 from expunge.data.duplicates import exact_duplicates
+from expunge.data.ids import given_ids, meant
 from expunge.data.mention import mentioning
 from expunge.data.near_duplicates import Alike, alike
 from expunge.data.records import Records
 from expunge.errors import Problem, UsageError
 
 __all__ = ["Resolved", "beside_erased", "matching", "mentioning", "read_request", "resolve", "with_more"]
+
+_MOST = 2**28  # bytes of a file of ids: a device without end is none
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def _read_file(path: Path, data_id: str | None, content_key: Any, file_format: s
         return content_key(columns)
     if problems := sources.pick(columns, [data_id], where="request.file", source=path):
         raise UsageError(problems)
-    return [str(value) for value in columns[data_id]]
+    return given_ids(columns[data_id], data_id, f'request.file "{path}"', unique=False)
 
 
 def _has_columns(lines: Sequence[str]) -> bool:
@@ -124,9 +127,17 @@ def _has_columns(lines: Sequence[str]) -> bool:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        with path.open("rb") as file:
+            content = file.read(_MOST + 1)
+        if len(content) > _MOST:
+            raise ValueError(f"more than {_MOST // 2**20} MiB")
+        if (place := content.find(b"\0")) >= 0 and content[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+            raise ValueError(f"byte {place} is NUL")
+        return content.decode("utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or (
+            "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
+        )
         way_out = (
             "Give a text file with one id a line, or a .csv, .jsonl or .parquet file; single ids: --set request.ids=..."
         )
@@ -185,7 +196,10 @@ def resolve(
     if missing and (not config.allow_missing or not positions):
         shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
         what = f"{len(missing)} of {len(ids or ())} requested ids are not in the training data: {shown}"
-        way_out = "Check the ids and data.id; --allow-missing goes on with those found, when there are any."
+        way_out = (
+            f"{meant(missing, records.ids)}Check the ids and data.id; --allow-missing goes on with those found, when there are "
+            "any."
+        )
         if records.made_ids:
             way_out = (
                 "No id column is named (--id), so ids are made from content: name it, or give the request as rows with the "

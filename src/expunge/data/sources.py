@@ -5,19 +5,19 @@ Nothing is cached on disk but what `datasets` itself downloads for a hub id.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from expunge.data.conll import CONLL_SUFFIXES, read_conll
+from expunge.data.tables import TABLES, from_rows
 from expunge.errors import Problem, UsageError
 from expunge.options import did_you_mean
 
 __all__ = ["SUFFIXES", "Columns", "pick", "read"]
 
 Columns = dict[str, list[Any]]
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", *CONLL_SUFFIXES)
+SUFFIXES = (*TABLES, *CONLL_SUFFIXES)
 _SHOWN = "a .csv, .tsv, .jsonl, .json, .parquet or .conll file"
 
 
@@ -67,9 +67,7 @@ def _read_path(path: Path, name: str, where: str, split: str | None, file_format
     if path.is_dir():
         return _read_saved(path, where, split)
     if path.is_file():
-        readers = {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl, ".json": _read_json}
-        readers[".parquet"] = _read_parquet
-        readers |= dict.fromkeys(CONLL_SUFFIXES, read_conll)
+        readers = {**TABLES, **dict.fromkeys(CONLL_SUFFIXES, read_conll)}
         if file_format == "conll" and suffix not in (".jsonl", ".json", ".parquet"):
             readers[suffix] = read_conll
         if suffix not in readers:
@@ -92,67 +90,6 @@ def _read_path(path: Path, name: str, where: str, split: str | None, file_format
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _read_csv(path: Path, separator: str = ",") -> Columns:
-    import pandas
-
-    try:
-        frame = pandas.read_csv(path, dtype=str, keep_default_na=False, sep=separator, encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from None
-    except pandas.errors.ParserError as error:
-        with path.open(encoding="utf-8-sig") as file:
-            semicolons = file.readline().count(";")
-        hint = "; its values seem to be separated by semicolons: save it with commas" if semicolons else ""
-        raise ValueError(_first_line(error) + hint) from None
-    if len(frame.columns) == 1 and ";" in str(frame.columns[0]):
-        raise ValueError("its values seem to be separated by semicolons: save it with commas, or as .tsv with tabs")
-    return {str(name): frame[name].tolist() for name in frame.columns}
-
-
-def _read_tsv(path: Path) -> Columns:
-    return _read_csv(path, separator="\t")
-
-
-def _read_jsonl(path: Path) -> Columns:
-    rows: list[Mapping[str, Any]] = []
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number}: {error.msg}") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number}: not a JSON object")
-            rows.append(row)
-    return _from_rows(rows)
-
-
-def _read_json(path: Path) -> Columns:
-    text = path.read_text(encoding="utf-8-sig")
-    if not text.lstrip().startswith("["):
-        return _read_jsonl(path)
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"line {error.lineno}: {error.msg}") from None
-    if bad := [number for number, row in enumerate(rows, start=1) if not isinstance(row, dict)]:
-        raise ValueError(f"item {bad[0]}: not a JSON object")
-    return _from_rows(rows)
-
-
-def _read_parquet(path: Path) -> Columns:
-    import pyarrow.parquet
-
-    return pyarrow.parquet.read_table(path).to_pydict()
-
-
-def _from_rows(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def _read_saved(path: Path, where: str, split: str | None) -> Columns:
@@ -201,7 +138,7 @@ def _read_object(source: Any, where: str, split: str | None) -> Columns:
     if isinstance(source, Mapping):
         return {str(name): list(values) for name, values in source.items()}
     if isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
-        return _from_rows(source)
+        return from_rows(source)
     way_out = "Give a path, a datasets.Dataset, a pandas.DataFrame or a list of dicts."
     raise UsageError(Problem(where, f"a {type(source).__name__} cannot be read", way_out))
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expunge.generating import generate
-from expunge.models import head_of
+from expunge.head import head_of
 from expunge.scoring import score
 
 __all__ = ["TOKENS", "answered"]

@@ -172,7 +172,7 @@ class _Solver:
     def __init__(
         self, method: KernelDeepCUT, context: ProcedureContext, targets: RecordTargets, calibration: Encoded
     ) -> None:
-        from expunge.models import head_of
+        from expunge.head import head_of
 
         self._method, self._context, self._targets, self._calibration = method, context, targets, calibration
         self._head = head_of(context.model, context.task, context.forget)

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from expunge.errors import RunError, UsageError
-from expunge.models import head_of, weights_sha256
+from expunge.head import head_of
+from expunge.models import weights_sha256
 from expunge.o3.adapters import Gate, add_adapter, set_active, weights_of
 from expunge.o3.detector import Detector, parted, too_few
 from expunge.o3.encoder import OWN, Tuning, load_encoder, own_encoder

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expunge.models import Head, find_head
+from expunge.head import Head, find_head
 from expunge.tasks.base import Batch
 from expunge.token_head import TokenHead, find_token_head
 
@@ -45,7 +45,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class BlackHead:
-    """The outputs of a classifier that shows nothing else, in the place of an `expunge.models.Head`."""
+    """The outputs of a classifier that shows nothing else, in the place of an `expunge.head.Head`."""
 
     def run(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """(U, 0) in place of hidden states, and (U, C) logits."""
@@ -135,7 +135,7 @@ Parts = tuple[Part, Part, Part]
 
 @dataclass(frozen=True)
 class OffsetHead:
-    """Used as `expunge.models.Head` is, for an ensemble of classifiers or taggers.
+    """Used as `expunge.head.Head` is, for an ensemble of classifiers or taggers.
 
     Attributes:
         parts: Of the three models.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.errors import RunError
-from expunge.models import Head, find_head
+from expunge.head import Head, find_head
 from expunge.progress import Progress
 from expunge.sisa.manifest import FILE, Ledger, Manifest
 from expunge.sisa.training import Shards, stage_folder
@@ -52,7 +52,7 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class EnsembleHead:
-    """The last linear layers of the members; used as `expunge.models.Head` is.
+    """The last linear layers of the members; used as `expunge.head.Head` is.
 
     Attributes:
         heads: Those of the members, in their order.

@@ -123,7 +123,7 @@ class Generation:
         texts = list(zip(*(columns[name] for name in names), strict=True))
         problems = []
         if bad := [row for row, parts in enumerate(texts, start=1) if not all(map(is_text, parts))]:
-            what = f"{len(bad)} rows have no text or broken Unicode, the first is row {bad[0]}"
+            what = f"{len(bad)} rows have no text or broken Unicode or a NUL in it, the first is row {bad[0]}"
             problems.append(Problem(where, what, f"Every row needs text in {', '.join(names)}."))
         if empty := [row for row, parts in enumerate(texts, start=1) if is_text(parts[-1]) and not parts[-1].strip()]:
             what = f"{len(empty)} rows have an empty {names[-1]}, the first is row {empty[0]}"

@@ -17,7 +17,7 @@ def class_names(model_config: Any, given: Sequence[str]) -> tuple[str, ...]:
     """Class names in the model's order: its own, or those given.
 
     Raises:
-        UsageError: Too few are given, too many, or one twice.
+        UsageError: Too few are given, too many, or one twice; or the model has none of its own to tell its classes apart.
     """
     count = model_config.num_labels
     if given:
@@ -25,7 +25,11 @@ def class_names(model_config: Any, given: Sequence[str]) -> tuple[str, ...]:
             what = f"{len(set(given))} different names are given for {count} classes"
             raise UsageError(Problem("data.labels", what, "Give every class one name, in the model's order."))
         return tuple(given)
-    return tuple(str(model_config.id2label.get(i, i)) for i in range(count))
+    own = tuple(str(model_config.id2label.get(i, i)) for i in range(count))
+    if twice := [name for name in own if own.count(name) > 1]:
+        what = f'it names "{twice[0]}" twice among its classes, so labels cannot be told apart'
+        raise UsageError(Problem("model.path", what, "Give each class its own name, in config.json or with --labels."))
+    return own
 
 
 class OfClasses:

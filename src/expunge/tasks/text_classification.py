@@ -61,7 +61,7 @@ class TextClassification(OfClasses):
         texts = list(zip(*(columns[name] for name in text), strict=True))
         bad = [row for row, parts in enumerate(texts, start=1) if not all(map(is_text, parts))]
         if bad:
-            what = f"{len(bad)} rows have no text or broken Unicode, the first is row {bad[0]}"
+            what = f"{len(bad)} rows have no text or broken Unicode or a NUL in it, the first is row {bad[0]}"
             found.problems.append(Problem(where, what, f"Every row needs text in {', '.join(text)}."))
         labels = found.run(class_numbers, columns[label], label_names, where=f"{where}, column {label}")
         found.finish()

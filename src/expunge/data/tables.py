@@ -1,0 +1,122 @@
+"""Read one table from a file into plain columns: CSV, TSV, JSON lines, JSON, Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from expunge.data.unpacking import must_be_parquet_of_its_size, must_be_text
+
+__all__ = ["TABLES", "from_rows"]
+
+_DEEP = "nested too deeply"
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys each stand there once: of two values one would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f'"{next(name for name in names if names.count(name) > 1)}" stands there twice')
+    return found
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_once)
+
+
+def _read_csv(path: Path, separator: str = ",") -> dict[str, list[Any]]:
+    import pandas
+
+    must_be_text(path)
+    how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "sep": separator, "encoding": "utf-8-sig"}
+    try:
+        names = [str(name) for name in pandas.read_csv(path, header=None, nrows=1, **how).iloc[0]]
+        frame = pandas.read_csv(path, **how)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from None
+    except pandas.errors.ParserError as error:
+        with path.open(encoding="utf-8-sig") as file:
+            semicolons = file.readline().count(";")
+        hint = "; its values seem to be separated by semicolons: save it with commas" if semicolons else ""
+        raise ValueError((str(error).splitlines() or ["no table"])[0] + hint) from None
+    if len(names) == 1 and ";" in names[0]:
+        raise ValueError("its values seem to be separated by semicolons: save it with commas, or as .tsv with tabs")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f'the column "{twice[0]}" stands in its header twice')
+    if not isinstance(frame.index, pandas.RangeIndex):  # pandas would take the first column for the rows' names
+        raise ValueError(f"its rows have more values than the {len(names)} names of its header")
+    return {str(name): frame[name].tolist() for name in frame.columns}
+
+
+def _read_tsv(path: Path) -> dict[str, list[Any]]:
+    return _read_csv(path, separator="\t")
+
+
+def _read_jsonl(path: Path) -> dict[str, list[Any]]:
+    must_be_text(path)
+    rows: list[Mapping[str, Any]] = []
+    line = 0
+    with path.open(encoding="utf-8-sig") as lines:
+        try:
+            for text in lines:
+                line += 1
+                if text.strip():
+                    row = _JSON.decode(text)
+                    if not isinstance(row, dict):
+                        raise ValueError("not a JSON object")
+                    rows.append(row)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"it is not UTF-8: {error.reason}; save it as UTF-8") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"line {line}: {_reason(error)}") from None
+    return from_rows(rows)
+
+
+def _read_json(path: Path) -> dict[str, list[Any]]:
+    must_be_text(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from None
+    if not text.lstrip().startswith("["):
+        return _read_jsonl(path)
+    try:
+        rows = _JSON.decode(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno}: {error.msg}") from None
+    except RecursionError:
+        raise ValueError(_DEEP) from None
+    if bad := [number for number, row in enumerate(rows, start=1) if not isinstance(row, dict)]:
+        raise ValueError(f"item {bad[0]}: not a JSON object")
+    return from_rows(rows)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return _DEEP
+    return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+
+
+def _read_parquet(path: Path) -> dict[str, list[Any]]:
+    import pyarrow.parquet
+
+    must_be_parquet_of_its_size(path)
+    return pyarrow.parquet.read_table(path).to_pydict()
+
+
+def from_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Columns of rows; a row that lacks one has None there."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+TABLES: dict[str, Callable[[Path], dict[str, list[Any]]]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+}
+"""How a file of a suffix is read; each raises a ValueError (of pandas, pyarrow or our own), an OSError or a KeyError."""
