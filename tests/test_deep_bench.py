@@ -162,9 +162,10 @@ def test_the_measure_command_asks_a_folder(folder: Path, results: Path) -> None:
 
 
 def test_the_table_by_hand() -> None:
-    """Two targets of one method: looks (recall, accuracy) (.5, 1), (1, .8) and (.2, .9), (1, .6).
+    """Two targets of one method: looks (recall, accuracy) (.5, 1), (1, .8) and (.2, .9), (.8, .3), (1, .6).
 
-    The best looks are (1, .8) and (1, .6): recall 1, accuracy .7. Acc@Recall: (.8 + .6) / 2; Recall@Acc: (1 + .2) / 2.
+    The first looks of recall .8 are (1, .8) and (.8, .3): recall .9, accuracy .55, the target forgotten in the first alone. The
+    best looks are (1, .8) and (1, .6): recall 1, accuracy .7. Acc@Recall: (.8 + .6) / 2; Recall@Acc: (1 + .2) / 2.
     """
 
     def point(at: int, recall: float, accuracy: float) -> dict[str, Any]:
@@ -177,7 +178,7 @@ def test_the_table_by_hand() -> None:
     rows = [
         {"row": "original", "gone": [3]},
         {**common, "row": "a", "points": [point(1, 0.5, 1.0), point(2, 1.0, 0.8)]},
-        {**common, "row": "b", "points": [point(2, 0.2, 0.9), point(4, 1.0, 0.6)]},
+        {**common, "row": "b", "points": [point(2, 0.2, 0.9), point(3, 0.8, 0.3), point(4, 1.0, 0.6)]},
     ]
     game = {
         "n": {"facts": 10, "of rules": 6},
@@ -187,11 +188,13 @@ def test_the_table_by_hand() -> None:
     table = deep_markdown(game, rows)
     assert "answers 9 of 10 facts (90.0%)" in table
     assert "and 4 of the rest, which stand for the rest" in table
-    line = next(line for line in table.splitlines() if line.startswith("| npo | with its closure | 2 |"))
-    assert "| 1.00 [1.00, 1.00] | 0.70 [0.60, 0.80] |" in line
-    assert line.endswith("| 2 of 2 | 1 of 2 | no |")
+    first, best = (line for line in table.splitlines() if line.startswith("| npo | with its closure | 2 |"))
+    assert "| 0.90 [0.80, 1.00] | 0.55 [0.30, 0.80] |" in first
+    assert first.endswith("| 1 of 2 | 1 of 2 | no |")
+    assert "| 1.00 [1.00, 1.00] | 0.70 [0.60, 0.80] |" in best
+    assert best.endswith("| 2 of 2 | 1 of 2 | no |")
     assert "| npo | with its closure | 0.70 | 2 of 2 | 0.60 | 2 of 2 |" in table
-    assert "- npo, with its closure: 1: 0.25 / 1.00; 2: 0.60 / 0.85; 4: 1.00 / 0.70" in table
+    assert "- npo, with its closure: 1: 0.25 / 1.00; 2: 0.60 / 0.85; 3: 0.90 / 0.55; 4: 1.00 / 0.70" in table
 
 
 def test_a_look_asks_all_that_the_target_hangs_on_and_a_sample_of_the_rest(folder: Path) -> None:

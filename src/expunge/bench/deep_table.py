@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,9 @@ def write_deep_table(results: Path, file: Path) -> Path:
 def deep_markdown(game: Mapping[str, Any], rows: _Rows) -> str:
     """The tables.
 
-    One look of each run stands for it where one is wanted: that of the highest min(recall, accuracy), the earliest of equals.
-    It is chosen with the figures it is then judged by, for every method alike; the curve below holds all looks.
+    One look of each run stands for it where one is wanted: the first of recall 0.8 or more, else the last. It is chosen without
+    accuracy, as somebody would who asks about the facts to be forgotten and stops. The look of the highest min(recall,
+    accuracy), the earliest of equals, is shown beside it: a run at its best, chosen by the figures it is judged by.
     """
     n, others = game["n"], game["deep"]["others"]
     original = next((row for row in rows if "method" not in row), None)
@@ -69,14 +70,15 @@ def deep_markdown(game: Mapping[str, Any], rows: _Rows) -> str:
         lines += ["", f"Before unlearning the model answers {known} of {n['facts']} facts ({known / n['facts']:.1%})."]
     lines += [
         "", "## One look a run", "",
-        "Means over targets, with 95 % intervals over targets (bootstrap), at the look of the highest min(recall, accuracy) "
-        "of each run: a method at its best, chosen by these very figures.", "",
-        "| method | forgotten | targets | recall | accuracy | accuracy of all | target forgotten | deduced | bar |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    lines += [_line(key, own) for key, own in sorted(groups.items())]
-    lines += [
+        f"Means over targets, with 95 % intervals over targets (bootstrap), at the first look of each run whose recall is "
+        f"{LEAST} or more, else at its last: where somebody stops who asks about the facts to be forgotten alone.", "",
+        *_HEADER,
+        *(_line(key, own, _first) for key, own in sorted(groups.items())),
         "", f"Bar: mean recall and mean accuracy both {LEAST} or more.", "",
+        "At the look of the highest min(recall, accuracy) instead, chosen by these very figures:", "",
+        *_HEADER,
+        *(_line(key, own, _best) for key, own in sorted(groups.items())),
+        "",
         "## Over all looks", "",
         f"Acc@Recall>={LEAST}: highest accuracy among looks of such recall, mean over the targets where there is one; "
         f"Recall@Acc>={LEAST} likewise.", "",
@@ -108,13 +110,28 @@ def deep_markdown(game: Mapping[str, Any], rows: _Rows) -> str:
     return "\n".join(lines)
 
 
-def _line(key: tuple[str, str], own: _Rows) -> str:
-    best = [max(row["points"], key=lambda p: (min(p["recall"], p["accuracy"]), -p["at"])) for row in own]
-    recall, accuracy = (float(np.mean([p[name] for p in best])) for name in ("recall", "accuracy"))
-    cells = [_mean([p[name] for p in best]) for name in ("recall", "accuracy", "accuracy_all")]
-    gone, safe = sum(p["superficial"] for p in best), sum(p["success"] for p in best)
+_HEADER = (
+    "| method | forgotten | targets | recall | accuracy | accuracy of all | target forgotten | deduced | bar |",
+    "|---|---|---|---|---|---|---|---|---|",
+)
+_Point = Mapping[str, Any]
+
+
+def _first(points: Sequence[_Point]) -> _Point:
+    return next((p for p in points if p["recall"] >= LEAST), points[-1])
+
+
+def _best(points: Sequence[_Point]) -> _Point:
+    return max(points, key=lambda p: (min(p["recall"], p["accuracy"]), -p["at"]))
+
+
+def _line(key: tuple[str, str], own: _Rows, chosen: Callable[[Sequence[_Point]], _Point]) -> str:
+    looks = [chosen(row["points"]) for row in own]
+    recall, accuracy = (float(np.mean([p[name] for p in looks])) for name in ("recall", "accuracy"))
+    cells = [_mean([p[name] for p in looks]) for name in ("recall", "accuracy", "accuracy_all")]
+    gone, safe = sum(p["superficial"] for p in looks), sum(p["success"] for p in looks)
     met = "reached" if recall >= LEAST and accuracy >= LEAST else "no"
-    n = len(best)
+    n = len(looks)
     return f"| {key[0]} | {_SCOPES[key[1]]} | {n} | {' | '.join(cells)} | {gone} of {n} | {n - safe} of {n} | {met} |"
 
 
