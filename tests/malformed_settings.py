@@ -231,6 +231,7 @@ SETTINGS: list[Bad] = [
     Bad("output within a file", lambda d, t: d.run(t, out=d.folder / "salt" / "out"), ("salt/out", "not a writable folder"), "Name another place"),
     Bad("output of no name", lambda d, t: d.run(t, out=""), ('""',), "Name a folder"),
     Bad("output of a long name", lambda d, t: d.run(t, out=t / ("o" * 300)), ("ooo", "too long"), "255 bytes"),
+    Bad("output of a name that is long beside it", lambda d, t: d.run(t, out=t / ("o" * 240)), ("ooo", "240 bytes"), "230 bytes"),
     Bad("output within the model", lambda d, t: d.run(t, out=d.folder / "classifier" / "out"), ("classifier/out", "within the model"), "Name another place"),
     Bad("output in nobody's home", lambda d, t: d.run(t, out="~nobody-at-all/out"), ("~nobody-at-all",), "Write the whole path"),
     # records and histories

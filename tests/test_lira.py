@@ -251,7 +251,7 @@ def test_klom_and_epsilon_are_there_with_enough_models(tmp_path: Path) -> None:
         ("layers = 1", "layers = -1", ["lira.layers"]),
         ("pool = 40", "pol = 40", ["lira.pol", 'Did you mean "pool"']),
         ("[recipe]", "[recipes]", ['unknown section "recipes"', 'Did you mean "recipe"']),
-        ("[data.toy]", '[data.more]\ntrain = ["a"]\n\n[data.toy]', ["2 are named", "exactly one"]),
+        ("[data.toy]", '[data.more]\ntrain = ["a"]\n\n[data.toy]', ["2 are named", "Name 1"]),
         ('[methods.away]\n', "[methods.away]\ntrials = [{}, {}]\n", ["methods.away", "2 trials", "Give one"]),
         ('method = "deepcut"', 'method = "deepcutt"', ['Did you mean "deepcut"']),
     ],

@@ -20,8 +20,11 @@ def must_be_free(out: str) -> None:
     Raises:
         UsageError: There is one.
     """
+    from expunge.config_paths import path_problem
     from expunge.paused import busy, remove_if_finished
 
+    if path_problem(out, "--out"):
+        return  # told with everything else that is wrong
     if problems := busy(out):
         raise UsageError(problems)
     remove_if_finished(out)

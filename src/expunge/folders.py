@@ -25,6 +25,7 @@ __all__ = [
     "whole_folder",
 ]
 
+_LONGEST = 230  # bytes of a name, that those of the folders beside it, with more letters, have 255 at most
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.partial")
 
 
@@ -33,6 +34,9 @@ def must_be_new(path: str | Path, *, where: str = "--out") -> list[Problem]:
     if (problem := path_problem(str(path), where)) is not None:
         return [problem]
     target = Path(path).expanduser()
+    if (long := len(target.name.encode(errors="replace"))) > _LONGEST:
+        what = f'"{target.name[:60]}...", a name of {long} bytes, is too long for a folder that is written beside its place'
+        return [Problem(where, what, f"Give a name of {_LONGEST} bytes at most.")]
     if target.exists() or target.is_symlink():
         return [
             Problem(where, f'"{path}" exists already', "Name a folder that does not exist; nothing is overwritten.")

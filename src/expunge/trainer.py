@@ -149,8 +149,7 @@ class UnlearnTrainer(ResumableTrainer, SharedTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        model.train(getattr(self.method, "dropout", True))
-        model = self.running
+        (model := self.running).train(getattr(self.method, "dropout", True))
         if not self._cached:
             return self._step_loss([inputs], [self._forward(model, inputs)])
         rng_state, gradients = self._cached.pop(0)
