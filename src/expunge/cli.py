@@ -160,7 +160,8 @@ def run(
             head = erased.save(out, sign=key)
     if processes.first():
         show_record(erased.record, json)
-        cli_history.show_head(erased.record.history["number"], head, json)
+        salt = prepared.config.privacy.salt_file
+        cli_history.show_head(erased.record.history["number"], head, salt, json)
         if not json:
             print(f"Report: {Path(out) / 'report.html'}")
     gate(erased.record)

@@ -102,9 +102,14 @@ def signer(path: Path | None) -> Any:
     return read_signer(path)
 
 
-def show_head(number: int, head: str, quiet: bool) -> None:
-    """Say which request of the model this was, and the head to remember; on stderr where stdout is for JSON."""
-    text = f"History: request {number} of this model. Remember its head: {head}"
+def show_head(number: int, head: str, salt_file: str | None, quiet: bool) -> None:
+    """Say which request of the model this was, and what to remember; on stderr where stdout is for JSON."""
+    from expunge.privacy import salt_path
+
+    text = (
+        f"History: request {number} of this model. Remember its head: {head}\n"
+        f"The next request needs the same salt, so keep it like a key: {salt_path(salt_file)}"
+    )
     print(text, file=sys.stderr if quiet else sys.stdout)
 
 

@@ -234,7 +234,8 @@ def _cannot_show(prepared: Prepared, tables: Tables, few: int, words_cut: int) -
     found = []
     if n < LEAST_RECORDS:
         found.append(
-            f"With {n} forget records (fewer than {LEAST_RECORDS}) no verdict can be reached: look at each record."
+            f"With {n} forget records (fewer than {LEAST_RECORDS}) no verdict can be reached: look at each record "
+            "(`expunge records`)."
         )
     context = AuditContext({"original": [tables]}, len(prepared.task.label_names), config.audit.bootstrap)
     if n >= LEAST_RECORDS and original_passes(context):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -235,7 +236,7 @@ class Unlearning:
                 given = replace(given, ready=kept_method_state(found[1], next(model.parameters()).device))
             trainer = UnlearnTrainer(
                 model, args, method=self.method, task=self.task, forget=self.forget, retain=self.retain,
-                callbacks=[stop], batch_size=settings.batch_size, given=given, cache=self._cache(),
+                callbacks=[stop], batch_size=settings.batch_size, given=given, cache=self._cache(anew=found is None),
             )  # fmt: skip
             cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
             trainer.watch = look.watch
@@ -261,11 +262,20 @@ class Unlearning:
             "checks": [asdict(check) for check in stop.checks],
         }
 
-    def _cache(self) -> Path | None:
-        """Folder for what the original says of tokens; None: for as long as it is read."""
+    def _cache(self, *, anew: bool) -> Path | None:
+        """Folder for what the original says of tokens; None: for as long as it is read.
+
+        Args:
+            anew: The run goes on from no checkpoint: what a killed process has put into the run's own folder is made again, so
+                that costs are counted as if there had been none.
+        """
         if self.training.cache is not None:
             return Path(self.training.cache).expanduser()
-        return None if self.paused is None else self.paused.folder / "reference"
+        if self.paused is None:
+            return None
+        if anew:
+            shutil.rmtree(self.paused.folder / "reference", ignore_errors=True)
+        return self.paused.folder / "reference"
 
     def _look(self, sizes: tuple[int, int]) -> Look:
         known = np.bincount(self.retain.flat_labels, minlength=len(self.label_names))

@@ -195,7 +195,7 @@ def _sentence(context: AuditContext, evidence: str, outcome: str, criteria: list
     if outcome == "no power" and _too_few(context):
         return (
             f"Measured beside {beside}: with fewer than {LEAST_RECORDS} forget records these figures decide nothing; look "
-            "at each record."
+            "at each record (`expunge records OUT`; with --show-ids in the run by its own id)."
         )
     if outcome == "no power":
         return (

@@ -20,6 +20,7 @@ Turned = tuple[np.ndarray, np.ndarray]
 """Which records turned wrong, and which right."""
 
 _NAME = "retained-side"
+_WAY_OUT = "Fewer passes (training.epochs), a lower training.learning_rate or another method harm less."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ class RetainedSide(Audit):
         if apart.low <= max([self.tolerance, *retrained]):
             return []
         beside = f"; of retrained models at most {max(retrained):+.1%}" if retrained else ""
-        sentence = f"{what} ({apart.value:+.1%} [{apart.low:+.1%}, {apart.high:+.1%}]{beside})."
+        sentence = f"{what} ({apart.value:+.1%} [{apart.low:+.1%}, {apart.high:+.1%}]{beside}). {_WAY_OUT}"
         return [Finding(audit=_NAME, kind="harm", sentence=sentence)]
 
     def _net(self, context: AuditContext, turned: dict[str, list[Turned]]) -> list[Finding]:
@@ -87,8 +88,8 @@ class RetainedSide(Audit):
         apart = mean_interval(net["unlearned"][0], context.confidence)
         wrong, right = (int(side.sum()) for side in turned["unlearned"][0])
         several = context.models["original"][0]["retain"].several_units
-        less, more = ("are less right than before", "more") if several else ("turned wrong", "turned right")
-        what = f"{wrong} of {len(net['unlearned'][0])} retained records scored {less}, {right} {more}"
+        less, more = ("are less right than before", "are more right") if several else ("turned wrong", "turned right")
+        what = f"{wrong} of {len(net['unlearned'][0])} retained records scored {less} and {right} {more}, a net loss"
         apart = Interval(apart.value, max(-1.0, apart.low), min(1.0, apart.high))
         return self._harm(what, apart, [float(one.mean()) for one in net["retrained"]])
 
