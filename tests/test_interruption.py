@@ -190,6 +190,21 @@ def interrupted(config: RunConfig, out: Path, monkeypatch: pytest.MonkeyPatch, s
     return folder_of(out)
 
 
+def test_costs_are_whole_where_a_killed_run_had_kept_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the original says of the records lies there already: it is made again, or its cost would be missing."""
+    sets = {"method.name": "npo", "training.checkpoint_every": 3600.0}
+    config = small(tmp_path / "job", "answers", 0).config(**sets)
+    whole = carried_out(config, tmp_path / "whole" / "erased")
+    out = tmp_path / "outputs" / "erased"
+    with monkeypatch.context() as patch:
+        patch.setattr("expunge.paused.shutil.rmtree", lambda *args, **options: None)  # as SIGKILL leaves it
+        interrupted(config, out, patch)
+    assert list((folder_of(out) / "reference").iterdir())
+    assert same(carried_out(config, out)) == same(whole)
+
+
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Small:
     return small(tmp_path_factory.mktemp("texts"), "texts", 0)
