@@ -96,6 +96,7 @@ def test_the_second_request_starts_from_what_the_first_left(bench: SimpleNamespa
     models = [load_model(str(place), "AutoModelForCausalLM", where="x") for place in places]
     assert all(isinstance(model, O3Model) for model in models)
     assert [len(model.detector_weights([[1, 2, 3]])) for model in models] == [1, 2]
+    assert str(bench.folder) not in json.dumps(row(bench, "o3-0-2")), "results name no place"
     assert {name: len(own) for name, own in row(bench, "o3-0-2")["detector"].items()} == {
         "asked": 10, "rest": 4, "real authors": 4, "world facts": 4,
     }  # fmt: skip
@@ -116,7 +117,7 @@ def test_the_table_says_what_the_rows_hold(bench: SimpleNamespace, tmp_path: Pat
     own = row(bench, "retrain-0-2")["scores"]
     line = next(line for line in text.splitlines() if line.startswith("| retrain | 0 | request 2 |"))
     for group in ("asked 1", "asked 2"):
-        assert f"{np.exp(own[group]['logp']).mean():.2f} [" in line
+        assert f"{np.exp(own[group]['logp']).mean():.3f} [" in line
     assert "| o3 | 0 | 2 |" in text, "its detectors are shown"
     assert "- O3, without retained data," in text
     with pytest.raises(UsageError, match="has no original measured"):
@@ -144,9 +145,9 @@ def test_the_bar_by_hand() -> None:
         "detector": weights,
     }  # fmt: skip
     met = authors_markdown(game, [original, {**o3, "scores": scores([1, 0.98], [1])}])
-    assert "rest -0.01 [-0.02, +0.00]" in met
+    assert "rest -0.010 [-0.020, +0.000]" in met
     assert met.rstrip().endswith("(seed 0), met.")
-    assert "| o3 | 0 | 1 | 0.75 [" in met, "AUROC over the rest: 1.0 is above both, 0.9 above one"
+    assert "| o3 | 0 | 1 | 0.750 [" in met, "AUROC over the rest: 1.0 is above both, 0.9 above one"
     assert "not measured |" in met, "storage of a model that lies on a hub"
     missed = authors_markdown(game, [original, {**o3, "scores": scores([1, 0.98], [0.9])}])
     assert missed.rstrip().endswith("(seed 0), not met.")

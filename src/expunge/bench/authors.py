@@ -245,4 +245,5 @@ def _detected(game: _Game, model: Any, number: int) -> dict[str, Any]:
         name: np.round(model.detector_weights(prompts(game.groups[group], game.models.task))[-1], 5).tolist()
         for name, group in groups.items()
     }
-    return {"detector": weights, "o3": account(model)["o3"]}
+    said = {name: value for name, value in account(model)["o3"].items() if name != "encoder"}  # a place on this machine
+    return {"detector": weights, "o3": said}

@@ -79,7 +79,7 @@ def authors_markdown(game: Mapping[str, Any], rows: _Rows, *, resamples: int = 1
         ]  # fmt: skip
         for group in _KEPT:
             fall = _fall(row, originals, group, resamples)
-            cells += [f"{_values(row, group).mean():.2f}", "-" if fall is None else _shown(fall, sign="+")]
+            cells += [f"{_values(row, group).mean():.3f}", "-" if fall is None else _shown(fall, sign="+")]
         cells += ["-", "-"] if cost is None else [f"{cost['ratio']:.1%}", f"{cost['seconds']:.0f}"]
         cells.append("not measured" if row["storage"] is None else f"{row['storage'] / 1e6:.0f} MB")
         lines.append(f"| {' | '.join(cells)} |")
@@ -138,4 +138,4 @@ def _fall(row: Mapping[str, Any], originals: Mapping[int, Any], group: str, resa
 
 
 def _shown(found: Interval, sign: str = "") -> str:
-    return f"{found.value:{sign}.2f} [{found.low:{sign}.2f}, {found.high:{sign}.2f}]"
+    return f"{found.value:{sign}.3f} [{found.low:{sign}.3f}, {found.high:{sign}.3f}]"
