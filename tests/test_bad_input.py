@@ -182,6 +182,11 @@ CASES: list[tuple[str, Change, list[str]]] = [
         model_folder(lambda f: (f / "model.safetensors").unlink()),
         ["holds no weights", "model.safetensors"],
     ),
+    (
+        "no weights and no head",
+        model_folder(lambda f: (config_json_in(f, architectures=["BertModel"]), (f / "model.safetensors").unlink())),
+        ["holds no weights", "BertModel, not a text classifier"],
+    ),
     ("pickled weights", model_folder(pickled), ["pickled weights only", "pytorch_model.bin", "save_pretrained"]),
     ("no config.json", model_folder(lambda f: (f / "config.json").unlink()), ["has no config.json"]),
     (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from expunge import models
@@ -27,8 +28,9 @@ def original(config: RunConfig, model: Any, tokenizer: Any, found: Collector) ->
             found.problems.append(Problem("model", "it carries an adapter", way_out))
         return model.config, tokenizer, _task(model.config, architecture_of(model), tokenizer, found)
     path, trust = config.model.path, config.model.trust_remote_code
-    found.problems.extend(models.inspect_folder(path, where="model.path"))
-    if not path or (models.is_local(path) and models.inspect_folder(path, where="model.path")):
+    problems = models.inspect_folder(path, where="model.path")
+    found.problems.extend(problems)
+    if not path or (problems and not (Path(path) / "config.json").is_file()):
         return None, None, None
     model_config = found.run(models.load_config, path, where="model.path", trust_remote_code=trust)
     if model_config is None:
