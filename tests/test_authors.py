@@ -17,38 +17,23 @@ from expunge.bench.authors_table import authors_markdown, write_authors_table
 from expunge.errors import UsageError
 from expunge.models import load_model
 from expunge.o3.model import O3Model
-from test_tofu import SHARED, write_files
+from test_tofu import FILES, SHARED, write_files
 
 ROOT = Path(__file__).parents[1]
-CONFIG = """
+CONFIG = f"""
 [authors]
 requests = [[2], [1]]
 questions = 10
 
 [tofu]
 seeds = [0]
-train = ["full.json"]
-forget = "forget.json"
-perturbed = ["perturbed.json"]
-real_authors = "authors.json"
-world_facts = "facts.json"
-held_out = "held.json"
-calibration_records = 10
-evaluation_records = 10
-retain_sample = 6
-general_sample = 4
-max_length = 64
-
-[recipe]
-epochs = 60
-learning_rate = 5e-3
-batch_size = 8
+{FILES}
 
 [methods.o3]
-set = { epochs = 4.0, learning_rate = 1e-2 }
+set = {{ epochs = 4.0, learning_rate = 1e-2 }}
 
 [methods.gradient-difference]
-training = { epochs = 2.0, min_steps = 2, batch_size = 4, learning_rate = 1e-3 }
+training = {{ epochs = 2.0, min_steps = 2, batch_size = 4, learning_rate = 1e-3 }}
 
 [methods.retrain]
 """

@@ -22,9 +22,7 @@ from expunge.testing import byte_tokenizer, tiny_causal, toy_answers
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data" / "tofu"
 
-CONFIG = """
-[tofu]
-seeds = [0, 1]
+FILES = """
 train = ["full.json"]
 forget = "forget.json"
 perturbed = ["perturbed.json"]
@@ -41,13 +39,18 @@ max_length = 64
 epochs = 60
 learning_rate = 5e-3
 batch_size = 8
+"""
+CONFIG = f"""
+[tofu]
+seeds = [0, 1]
+{FILES}
 
 [methods.npo]
-training = { epochs = 2.0, min_steps = 2, batch_size = 4, learning_rate = 1e-3 }
+training = {{ epochs = 2.0, min_steps = 2, batch_size = 4, learning_rate = 1e-3 }}
 
 [methods.ascent]
 method = "gradient-ascent"
-training = { epochs = 30.0, min_steps = 60, batch_size = 6, learning_rate = 1e-2 }
+training = {{ epochs = 30.0, min_steps = 60, batch_size = 6, learning_rate = 1e-2 }}
 """
 
 

@@ -6,18 +6,17 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from filelock import Timeout
 
 from expunge.bench.authors_config import Authors, AuthorsConfig
-from expunge.bench.cells import device_name
+from expunge.bench.cells import made_on
 from expunge.bench.config import Trial
+from expunge.bench.in_a_row import before, detected, rows_asked
 from expunge.bench.kinds import same_kind
 from expunge.bench.matrix import weights_hash
 from expunge.bench.rows import locked_in, make_rows
@@ -30,9 +29,6 @@ from expunge.head import head_of
 from expunge.methods.o3 import O3
 from expunge.methods.retrain import Retrain
 from expunge.models import inspect_folder, load_model, load_tokenizer
-from expunge.o3.model import O3Model
-from expunge.o3.request import account, prompts
-from expunge.record import environment
 from expunge.tasks.base import Encoded
 from expunge.token_metrics import exact_memorisation, mean_logp
 
@@ -122,15 +118,7 @@ def run_authors(
     if problems := _misnamed(config.authors, len(data.train)):
         raise UsageError(problems)
     _describe(game, out)
-    names = []
-    for seed in config.tofu.tofu.seeds:
-        names.append(f"original-{seed}")
-        count = len(config.authors.requests)
-        names += [f"{method}-{seed}-{k}" for method in config.tofu.methods for k in range(1, count + 1)]
-    todo = [name for name in names if fnmatch(name, only)]
-    if not todo:
-        what = f'no row is called "{only}"'
-        raise UsageError(Problem("--only", what, "Names are original-SEED, METHOD-SEED-REQUEST."))
+    todo = rows_asked(config.tofu.tofu.seeds, config.tofu.methods, len(config.authors.requests), only)
     locked = locked_in(work / f"authors-{models.key}-locks")
     return make_rows(todo, out, locked, lambda name: _row(game, name), say, passes=(Timeout, FileNotFoundError))
 
@@ -162,8 +150,8 @@ def _describe(game: _Game, out: Path) -> None:
         "n": {"train": len(models.data.train), **{name: len(encoded) for name, encoded in game.groups.items()}},
         "originals": models.key,
     }
-    listed, before = same_kind(out / "game.json", listed, "results of another kind")
-    seeds = sorted({*before.get("seeds", []), *models.config.tofu.seeds})
+    listed, earlier = same_kind(out / "game.json", listed, "results of another kind")
+    seeds = sorted({*earlier.get("seeds", []), *models.config.tofu.seeds})
     whole_file(out / "game.json", json.dumps({**listed, "seeds": seeds}, indent=1, sort_keys=True) + "\n")
 
 
@@ -171,7 +159,7 @@ def _row(game: _Game, name: str) -> dict[str, Any]:
     models = game.models
     common: dict[str, Any] = {
         "row": name,
-        "environment": {**environment(), "device": device_name(), "threads": torch.get_num_threads()},
+        "environment": made_on(),
     }
     if name.startswith("original-"):
         seed = int(name.rpartition("-")[2])
@@ -186,18 +174,23 @@ def _row(game: _Game, name: str) -> dict[str, Any]:
         if isinstance(trial.method, Retrain):
             found = _retrained(game, left, int(seed), name, retraining)
         else:
-            before = _before(game, method, int(seed), int(number))
-            found = models.unlearned(before, game.trial(method), asked, left, int(seed))
+            start_from = before(
+                int(number), lambda: models.original(int(seed)), lambda k: game.folder(f"{method}-{seed}-{k}"),
+                models.task.auto_class,
+            )  # fmt: skip
+            found = models.unlearned(start_from, game.trial(method), asked, left, int(seed))
     except NonFiniteLossError as error:
         return {**common, "failed": str(error)}
     place = game.folder(name)
+    groups = {"asked": f"asked {number}", "rest": "rest", "real authors": "real authors", "world facts": "world facts"}
     if not place.is_dir():
         with whole_folder(place) as beside:
             found.model.save_pretrained(beside)
     return {
         **common, "cost": found.cost(retraining), "storage": size_of(place),
         "ended": {key: found.log.get(key) for key in ("steps", "kept_step", "reason")},
-        **_detected(game, found.model, int(number)), "scores": _scored(game, found.model),
+        **detected(found.model, models.task, {group: game.groups[name] for group, name in groups.items()}),
+        "scores": _scored(game, found.model),
     }  # fmt: skip
 
 
@@ -206,20 +199,6 @@ def _retrained(game: _Game, left: tuple[int, ...], seed: int, name: str, passes:
     folder = game.models.trained(f"row-{name}", left, seed)
     model = load_model(folder, game.models.task.auto_class, where="retrained").to(device())
     return Unlearned(model, {"reason": "retrained"}, passes, 0.0, time.perf_counter() - start)
-
-
-def _before(game: _Game, method: str, seed: int, number: int) -> Any:
-    """What the method left of the request before, or the original.
-
-    Raises:
-        FileNotFoundError: It is not there yet.
-    """
-    if number == 1:
-        return game.models.original(seed)
-    folder = game.folder(f"{method}-{seed}-{number - 1}")
-    if not folder.is_dir():
-        raise FileNotFoundError(folder)
-    return load_model(str(folder), game.models.task.auto_class, where="before").to(device())
 
 
 def _scored(game: _Game, model: Any) -> dict[str, Any]:
@@ -234,16 +213,3 @@ def _scored(game: _Game, model: Any) -> dict[str, Any]:
             "memorised": np.round(exact_memorisation(own.predictions, own.labels, own.offsets), 6).tolist(),
         }
     return found
-
-
-def _detected(game: _Game, model: Any, number: int) -> dict[str, Any]:
-    """How far an O3 model's newest detector loads its adapter, record by record."""
-    if not isinstance(model, O3Model):
-        return {}
-    groups = {"asked": f"asked {number}", "rest": "rest", "real authors": "real authors", "world facts": "world facts"}
-    weights = {
-        name: np.round(model.detector_weights(prompts(game.groups[group], game.models.task))[-1], 5).tolist()
-        for name, group in groups.items()
-    }
-    said = {name: value for name, value in account(model)["o3"].items() if name != "encoder"}  # a place on this machine
-    return {"detector": weights, "o3": said}

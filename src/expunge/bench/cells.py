@@ -23,7 +23,7 @@ from expunge.record import environment
 from expunge.stopping import Check, best, distance
 from expunge.unlearning import Outcome
 
-__all__ = ["device_name", "run_cell"]
+__all__ = ["made_on", "run_cell"]
 
 
 def run_cell(assets: Assets, request: Request, name: str, seed: int) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def run_cell(assets: Assets, request: Request, name: str, seed: int) -> dict[str
         "settings": trial.values(),
         "trials": tried,
         "epochs": recipe.epochs,
-        "environment": {**environment(), "device": device_name(), "threads": torch.get_num_threads()},
+        "environment": made_on(),
     }
     if isinstance(trial.method, Sisa):
         return {**cell, **_exact(assets, request, seed, original_tables, retrained, retraining, trainings)}
@@ -145,6 +145,7 @@ def _tried(assets: Assets, trial: Trial) -> dict[str, Any]:
     return {**trial.values(), **rounded(found)}
 
 
-def device_name() -> str:
-    """The GPU's name, or CPU."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+def made_on() -> dict[str, Any]:
+    """Versions and machine behind a row: the GPU's name, or CPU, and the threads it had."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return {**environment(), "device": device, "threads": torch.get_num_threads()}

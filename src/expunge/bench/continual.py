@@ -6,31 +6,24 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from expunge.bench.assets import Assets, Busy
-from expunge.bench.cells import device_name
+from expunge.bench.cells import made_on
 from expunge.bench.continual_config import ContinualConfig
 from expunge.bench.datasets import Request, Split, read_split
 from expunge.bench.exact import sisa_after
+from expunge.bench.in_a_row import before, detected, rows_asked
 from expunge.bench.kinds import same_kind
 from expunge.bench.matrix import weights_hash
-from expunge.bench.rows import make_rows
+from expunge.bench.rows import cost, make_rows
 from expunge.errors import NonFiniteLossError, Problem, UsageError
-from expunge.fit import device
 from expunge.folders import size_of, whole_file, whole_folder
 from expunge.methods.retrain import Retrain
 from expunge.methods.sisa import Sisa
-from expunge.models import inspect_folder, load_model, load_tokenizer
-from expunge.o3.model import O3Model
-from expunge.o3.request import account, prompts
-from expunge.record import environment
+from expunge.models import inspect_folder, load_tokenizer
 from expunge.scoring import ScoreTable
 from expunge.tasks.base import Encoded
 
@@ -118,15 +111,7 @@ def run_continual(
         classes=_classes(config, split),
     )  # fmt: skip
     _describe(config, assets, out)
-    count = len(assets.classes)
-    names = [f"original-{seed}" for seed in config.continual.seeds]
-    for seed in config.continual.seeds:
-        names += [f"{method}-{seed}-{k}" for method in config.bench.methods for k in range(1, count + 1)]
-    todo = [row for row in names if fnmatch(row, only)]
-    if not todo:
-        raise UsageError(
-            Problem("--only", f'no row is called "{only}"', "Names are original-SEED, METHOD-SEED-REQUEST.")
-        )
+    todo = rows_asked(config.continual.seeds, config.bench.methods, len(assets.classes), only)
     # A row that goes on from one that is not there yet is left to whoever makes that one.
     return make_rows(
         todo, out, lambda row: assets.locked(f"{row}.row"), lambda row: _row(assets, row), say,
@@ -159,15 +144,15 @@ def _describe(config: ContinualConfig, assets: _Assets, out: Path) -> None:
         "n": {"train": len(assets.split.train), "dev": len(assets.split.dev), **sizes},
         "sha256": {part: getattr(assets.split, part).sha256() for part in ("train", "dev", "test")},
     }
-    listed, before = same_kind(out / "game.json", listed, "results of another kind")
-    seeds = sorted({*before.get("seeds", []), *config.continual.seeds})
+    listed, earlier = same_kind(out / "game.json", listed, "results of another kind")
+    seeds = sorted({*earlier.get("seeds", []), *config.continual.seeds})
     whole_file(out / "game.json", json.dumps({**listed, "seeds": seeds}, indent=1, sort_keys=True) + "\n")
 
 
 def _row(assets: _Assets, name: str) -> dict[str, Any]:
     common = {
         "row": name,
-        "environment": {**environment(), "device": device_name(), "threads": torch.get_num_threads()},
+        "environment": made_on(),
     }
     if name.startswith("original-"):
         seed = int(name.rpartition("-")[2])
@@ -176,7 +161,7 @@ def _row(assets: _Assets, name: str) -> dict[str, Any]:
         return {**common, "kind": "original", "seed": seed, "storage": size, **_scored(assets, model)}
     method, seed, number = name.rsplit("-", 2)
     trial = assets.config.methods[method][0]
-    request, step = assets.request(int(number)), (method, int(seed), int(number))
+    request = assets.request(int(number))
     common |= {"kind": method, "seed": int(seed), "request": int(number), "settings": trial.values()}
     recipe, _ = assets.recipe()
     retraining = recipe.epochs * len(request.retain)
@@ -190,40 +175,32 @@ def _row(assets: _Assets, name: str) -> dict[str, Any]:
         passes, checks = retraining, 0.0
     else:
         try:
-            outcome = assets.unlearned(_before(assets, *step), request.forget, request.retain, trial, int(seed))
+            start_from = before(
+                int(number), lambda: assets.original(int(seed)), lambda k: assets.file(f"{method}-{seed}-{k}"),
+                assets.task.auto_class,
+            )  # fmt: skip
+            outcome = assets.unlearned(start_from, request.forget, request.retain, trial, int(seed))
         except NonFiniteLossError as error:
             return {**common, "failed": str(error)}
         model, log, passes, checks = outcome.model, outcome.log, outcome.passes, outcome.check_passes
     seconds = time.perf_counter() - start
     place = assets.file(f"{method}-{seed}-{number}")
+    groups = {"asked": f"asked {number}", "like": f"like {number}", "rest": "rest"}
     with whole_folder(place) as beside:
         model.save_pretrained(beside)
     return {
-        **common, "cost": _cost(passes, checks, retraining, seconds), "storage": size_of(place),
-        "ended": {key: log.get(key) for key in ("steps", "kept_step", "reason")}, **_detected(assets, model, int(number)),
+        **common, "cost": cost(passes, checks, retraining, seconds), "storage": size_of(place),
+        "ended": {key: log.get(key) for key in ("steps", "kept_step", "reason")},
+        **detected(model, assets.task, {group: assets.measured[name] for group, name in groups.items()}),
         **_scored(assets, model),
     }  # fmt: skip
-
-
-def _before(assets: _Assets, method: str, seed: int, number: int) -> Any:
-    """What the method left of the request before, or the original.
-
-    Raises:
-        FileNotFoundError: It is not there yet.
-    """
-    if number == 1:
-        return assets.original(seed)
-    folder = assets.file(f"{method}-{seed}-{number - 1}")
-    if not folder.is_dir():
-        raise FileNotFoundError(folder)
-    return load_model(str(folder), assets.task.auto_class, where="before").to(device())
 
 
 def _sisa(assets: _Assets, request: Request, seed: int, retraining: float) -> dict[str, Any]:
     after = sisa_after(assets, request, seed)
     model = size_of(assets.file(f"original-{seed}"))
     return {
-        "cost": _cost(after.passes, 0.0, retraining, after.seconds),
+        "cost": cost(after.passes, 0.0, retraining, after.seconds),
         "storage": model * (after.all_stages + 1),  # a checkpoint a stage, and the base
         "ended": {
             "steps": None,
@@ -234,13 +211,6 @@ def _sisa(assets: _Assets, request: Request, seed: int, retraining: float) -> di
     }
 
 
-def _cost(passes: float, checks: float, retraining: float, seconds: float) -> dict[str, Any]:
-    return {
-        "passes": round(passes, 1), "checks": round(checks, 1), "retraining": retraining,
-        "ratio": round((passes + checks) / retraining, 4), "seconds": round(seconds, 1),
-    }  # fmt: skip
-
-
 def _scored(assets: _Assets, model: Any) -> dict[str, Any]:
     return {"scores": {group: _short(table) for group, table in assets.scored(model, assets.measured).items()}}
 
@@ -249,15 +219,3 @@ def _short(table: ScoreTable) -> dict[str, Any]:
     """Which records were right, one digit each, and their mean loss in nats."""
     right = "".join("1" if hit else "0" for hit in table.correct)
     return {"right": right, "loss": round(float(table.losses.mean()), 4)}
-
-
-def _detected(assets: _Assets, model: Any, number: int) -> dict[str, Any]:
-    """How far an O3 model's newest detector loads its adapter: for the request's records, others like them, and the rest."""
-    if not isinstance(model, O3Model):
-        return {}
-    groups = {"asked": f"asked {number}", "like": f"like {number}", "rest": "rest"}
-    weights = {
-        name: np.round(model.detector_weights(prompts(assets.measured[group], assets.task))[-1], 5).tolist()
-        for name, group in groups.items()
-    }
-    return {"detector": weights, "o3": account(model)["o3"]}

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from expunge.bench.cells import device_name
+from expunge.bench.cells import made_on
 from expunge.bench.deep_config import DeepConfig
 from expunge.bench.deep_models import DeepModels
 from expunge.bench.kinds import same_kind
@@ -26,7 +25,6 @@ from expunge.deep.reading import read_knowledge
 from expunge.errors import NonFiniteLossError, Problem, UsageError
 from expunge.folders import whole_file
 from expunge.models import inspect_folder, load_tokenizer
-from expunge.record import environment
 
 __all__ = ["SCOPES", "asked_about", "run_deep"]
 
@@ -96,7 +94,7 @@ def _row(models: DeepModels, name: str, asked: tuple[str, str, int] | None) -> d
     facts = models.facts
     common = {
         "row": name,
-        "environment": {**environment(), "device": device_name(), "threads": torch.get_num_threads()},
+        "environment": made_on(),
     }
     model = models.original()
     before = _positions(models.before())

@@ -10,10 +10,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from expunge.bench.assets import Assets, Busy
-from expunge.bench.cells import device_name
+from expunge.bench.cells import made_on
 from expunge.bench.datasets import read_split
 from expunge.bench.kinds import same_kind
 from expunge.bench.lira_config import LiraConfig
@@ -21,7 +20,6 @@ from expunge.bench.lira_shadows import Job, Played, Shadows, cut_base, design
 from expunge.bench.matrix import weights_hash
 from expunge.errors import Collector, Problem, UsageError
 from expunge.folders import whole_file
-from expunge.record import environment
 
 __all__ = ["run_lira"]
 
@@ -141,7 +139,7 @@ def _keep_row(out: Path, name: str, config: LiraConfig, jobs: Sequence[Job]) -> 
         "passes": listed("passes", 1),
         "steps": [None if p is None else list(p.steps) for p in played],
         "failed": {str(number): p.failed for number, p in enumerate(played) if p is not None and p.failed},
-        "environment": {**environment(), "device": device_name(), "threads": torch.get_num_threads()},
+        "environment": made_on(),
     }
     file = out / "rows" / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from expunge.folders import whole_file
 
-__all__ = ["locked_in", "make_rows"]
+__all__ = ["cost", "locked_in", "make_rows"]
 
 
 def make_rows(
@@ -54,3 +54,11 @@ def locked_in(folder: Path) -> Callable[[str], FileLock]:
     """Locks of rows in a folder, which is made; who does not get one at once is refused with `Timeout`."""
     folder.mkdir(parents=True, exist_ok=True)
     return lambda name: FileLock(folder / f"{name}.row.lock", timeout=0)
+
+
+def cost(passes: float, checks: float, retraining: float, seconds: float) -> dict[str, Any]:
+    """Example-passes beside those of retraining, in plain values."""
+    return {
+        "passes": round(passes, 1), "checks": round(checks, 1), "retraining": retraining,
+        "ratio": round((passes + checks) / retraining, 4), "seconds": round(seconds, 1),
+    }  # fmt: skip

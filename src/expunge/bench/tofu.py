@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from expunge.bench.cells import device_name
+from expunge.bench.cells import made_on
 from expunge.bench.kinds import same_kind
 from expunge.bench.matrix import weights_hash
 from expunge.bench.rows import locked_in, make_rows
@@ -22,7 +21,6 @@ from expunge.bench.tofu_models import TofuModels
 from expunge.errors import NonFiniteLossError, Problem, UsageError
 from expunge.folders import whole_file
 from expunge.models import inspect_folder, load_tokenizer
-from expunge.record import environment
 from expunge.scoring import ScoreTable
 from expunge.stress import Material
 from expunge.token_attacks import loss, min_k, min_k_plus_plus, zlib
@@ -98,7 +96,7 @@ def _row(models: TofuModels, name: str) -> dict[str, Any]:
     kind, _, seed = name.rpartition("-")
     common = {
         "row": name,
-        "environment": {**environment(), "device": device_name(), "threads": torch.get_num_threads()},
+        "environment": made_on(),
     }
     if name == "base":
         return {**common, "kind": "base", "measured": _measured(models, models.load_base())}

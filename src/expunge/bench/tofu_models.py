@@ -15,6 +15,7 @@ from filelock import FileLock
 from transformers import set_seed
 
 from expunge.bench.config import Trial
+from expunge.bench.rows import cost
 from expunge.bench.tofu_config import TofuConfig
 from expunge.bench.tofu_data import TofuData
 from expunge.config import StopConfig
@@ -50,10 +51,7 @@ class Unlearned(NamedTuple):
 
     def cost(self, retraining: float) -> dict[str, Any]:
         """Plain values, beside the passes of retraining."""
-        return {
-            "passes": round(self.passes, 1), "checks": round(self.checks, 1), "retraining": retraining,
-            "ratio": round((self.passes + self.checks) / retraining, 4), "seconds": round(self.seconds, 1),
-        }  # fmt: skip
+        return cost(self.passes, self.checks, retraining, self.seconds)
 
 
 @dataclass(frozen=True)
