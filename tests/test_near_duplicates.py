@@ -6,13 +6,15 @@ import math
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import Job, write_csv
 from expunge.config import RequestConfig
-from expunge.data.near_duplicates import _pieces, alike
+from expunge.data import rare_pieces
+from expunge.data.near_duplicates import _framed, _pieces, alike
 from expunge.data.records import Records
 from expunge.data.request import resolve
 from test_bad_input import rows_of
@@ -28,7 +30,7 @@ def test_similarity_is_the_jaccard_index_of_pieces() -> None:
     """Framed by spaces the 22 letters are 24 characters: 20 pieces of 5. With "w" behind them they are 21, which hold all
     of the first's but its last ("stuv "): 19 of 20 + 21 - 19."""
     first = "abcdefghijklmnopqrstuv"
-    assert len(_pieces((first,), False)) == 20
+    assert len(_pieces(_framed((first,), False))) == 20
     assert found(first, first + "w", 0.5) == [pytest.approx(19 / 22)]
 
 
@@ -61,15 +63,32 @@ def test_the_search_finds_what_comparing_all_pairs_finds(seed: int, threshold: f
     rng = random.Random(seed)
     words = ["heating", "flat", "broken", "monday", "nobody", "answers", "since", "water"]
     texts = [(" ".join(rng.choices(words, k=rng.randint(0, 9))),) for _ in range(40)]
-    sets = [_pieces(text, False) for text in texts]
+    assert set(alike(texts[:15], texts[15:], threshold)) == by_all_pairs(texts[:15], texts[15:], threshold)
+
+
+def by_all_pairs(wanted: list[tuple[str]], others: list[tuple[str]], threshold: float) -> set[tuple[int, int, float]]:
+    first, second = ([_pieces(_framed(text, False)) for text in texts] for texts in (wanted, others))
     slow = set()
-    for i in range(15):
-        for j in range(15, 40):
-            both = len(sets[i] & sets[j])
-            if both and both / len(sets[i] | sets[j]) >= threshold:
-                slow.add((i, j - 15, both / len(sets[i] | sets[j])))
-    assert set(alike(texts[:15], texts[15:], threshold)) == slow
+    for i, own in enumerate(first):
+        for j, other in enumerate(second):
+            both = len(own & other)
+            if both and both / len(own | other) >= threshold:
+                slow.add((i, j, both / len(own | other)))
     assert all(math.isfinite(s) for _, _, s in slow)
+    return slow
+
+
+def test_pieces_that_share_a_hash_hide_no_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two bits for a hash all pieces collide: pairs cost more to compare, and the same are found."""
+    hashes = rare_pieces._hashes
+    monkeypatch.setattr(rare_pieces, "_hashes", lambda codes, size: hashes(codes, size) & np.uint64(3))
+    rng = random.Random(5)
+    words = ["heating", "flat", "broken", "monday", "nobody", "answers", "since", "water", "день", "水道"]
+    texts = [(" ".join(rng.choices(words, k=rng.randint(0, 9))),) for _ in range(200)]
+    for threshold, least in ((0.3, 10), (0.5, 3)):
+        found = alike(texts[:60], texts[60:], threshold)
+        assert len(found) >= least
+        assert set(found) == by_all_pairs(texts[:60], texts[60:], threshold)
 
 
 def test_where_the_search_cuts_the_stream_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,9 +96,9 @@ def test_where_the_search_cuts_the_stream_makes_no_difference(monkeypatch: pytes
     words = ["heating", "flat", "broken", "monday", "nobody", "answers", "since", "water"]
     texts = [(" ".join(rng.choices(words, k=8)),) for _ in range(60)]
     whole = alike(texts[:20], texts[20:], 0.5)
-    monkeypatch.setattr("expunge.data.near_duplicates._CHUNK", 4)
+    monkeypatch.setattr("expunge.data.near_duplicates._CHUNK", 150)
     assert alike(texts[:20], iter(texts[20:]), 0.5) == whole
-    assert len({place // 4 for _, place, _ in whole}) > 3
+    assert len({place // 4 for _, place, _ in whole}) > 3  # three texts or so a chunk
     assert [place for _, place, _ in whole] == sorted(place for _, place, _ in whole)
 
 

@@ -69,6 +69,7 @@ LAYERS = [
         "data.duplicates",
         "data.held_out",
         "data.near_duplicates",
+        "data.rare_pieces",
         "data.request",
         "data.rewording",
         "deep",
