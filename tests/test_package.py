@@ -49,6 +49,7 @@ LAYERS = [
         "retain_term",
     },
     {"token_losses", "token_metrics", "token_attacks", "preference"},
+    {"tasks.on_demand"},
     {"config", "tasks.base", "data.records"},
     {
         "models",
@@ -60,6 +61,7 @@ LAYERS = [
         "offset",
         "data.condition",
         "data.ids",
+        "data.long_text",
         "data.tables",
         "data.unpacking",
         "data.conll",

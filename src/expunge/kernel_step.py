@@ -204,7 +204,7 @@ class _Pass:
             with torch.enable_grad():
                 first = 0
                 for encoded in self.parts:
-                    order = sorted(range(len(encoded)), key=lambda i: -len(encoded.input_ids[i]))
+                    order = sorted(range(len(encoded)), key=lambda i: -encoded.lengths[i])
                     for start in range(0, len(order), self.batch_size):
                         records = order[start : start + self.batch_size]
                         batch = self.task.collate(encoded, records).to(device)
@@ -251,7 +251,7 @@ def rows_of(
     if not layers:
         way_out = "Use the method deepcut-calibrated, which trains any weights, or unfreeze some."
         raise UsageError(Problem("method", "the model has no linear layers below its head that may change", way_out))
-    tokens = sum(len(ids) for encoded in parts for ids in encoded.input_ids)
+    tokens = sum(sum(encoded.lengths) for encoded in parts)
     keep = 4.0 * tokens * sum(sum(layer.module.weight.shape) for layer in layers) <= most_bytes
     whole = _Pass(model, head, task, parts, batch_size)
     tape = _Tape(layers, width, seed, keep=keep)

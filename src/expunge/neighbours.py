@@ -59,7 +59,7 @@ def embeddings(encoder: Any, task: Any, encoded: Encoded, batch_size: int = 64) 
     """
     import torch
 
-    order = sorted(range(len(encoded)), key=lambda i: -len(encoded.input_ids[i]))
+    order = sorted(range(len(encoded)), key=lambda i: -encoded.lengths[i])
     device = next(encoder.parameters()).device
     rows: list[np.ndarray] = []
     was_training = encoder.training

@@ -230,7 +230,7 @@ def pass_over(
     Batches are of records of like length; the model's mode is put back afterwards. The result is on the CPU. Of several
     processes each runs a part of the batches, and all get the whole.
     """
-    order = sorted(range(len(encoded)), key=lambda i: -len(encoded.input_ids[i]))
+    order = sorted(range(len(encoded)), key=lambda i: -encoded.lengths[i])
     device = next(model.parameters()).device
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     was_training = model.training

@@ -147,10 +147,10 @@ def _read(name: str, data: DataSet, files: Sequence[str], folder: Path, part: st
         columns = sources.read(paths[0], where=where)
         if problems := sources.pick(columns, [data.text, data.label], where=where, source=paths[0]):
             raise UsageError(problems)
-        rows, labels = [(text,) for text in columns[data.text]], columns[data.label]
+        rows, labels = [(text,) for text in columns[data.text]], list(columns[data.label])
     else:
         columns = sources.read(paths[0], where=where, file_format="conll")
-        rows, labels = [tuple(words) for words in columns["tokens"]], columns["ner_tags"]
+        rows, labels = [tuple(words) for words in columns["tokens"]], list(columns["ner_tags"])
     if len(rows) != len(labels):
         raise UsageError(Problem(where, f"{len(rows)} texts and {len(labels)} labels", "Mend the files."))
     return [f"{name}-{part}-{line:05d}" for line in range(1, len(rows) + 1)], rows, labels

@@ -55,9 +55,9 @@ def alike(
 
     The search is exact: of two sets with a Jaccard index of t or more, n pieces and at least m = ceil(t n) of them shared, one
     must hold at least k of the n - m + k rarest pieces of the other (k-prefix filter: Wang, Li and Feng, SIGMOD 2012; k = 1:
-    Chaudhuri et al., ICDE 2006; Bayardo et al., WWW 2007). The rarest pieces of the wanted texts are indexed, the others are
-    streamed past them (`expunge.data.rare_pieces`), and few pairs are left to be compared whole. MinHash needs a library, missed 3.5 % of the pairs and took
-    twice as long as k = 1 on 112,000 records with 5,000 wanted.
+    Chaudhuri et al., ICDE 2006; Bayardo et al., WWW 2007). The rarest pieces of the wanted texts are indexed
+    (`expunge.data.rare_pieces`), the others are streamed past them, and few pairs are left to be compared whole. MinHash needs
+    a library, missed 3.5 % of the pairs and took twice as long as k = 1 on 112,000 records with 5,000 wanted.
 
     Args:
         wanted: Texts, pairs of texts or sentences of words.

@@ -10,7 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Records", "content_ids", "is_text", "normal_form"]
+__all__ = ["Columns", "Records", "content_ids", "is_text", "normal_form"]
+
+Columns = dict[str, Sequence[Any]]
+"""Values of each column of a table, row by row."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Records:
     """
 
     ids: tuple[str, ...]
-    texts: tuple[tuple[str, ...], ...]
+    texts: Sequence[tuple[str, ...]]
     labels: tuple[int, ...] | tuple[tuple[int, ...], ...]
     made_ids: bool = False
     alternatives: tuple[tuple[str, ...], ...] = ()

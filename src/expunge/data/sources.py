@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from expunge.data.conll import CONLL_SUFFIXES, read_conll
+from expunge.data.long_text import joined
+from expunge.data.records import Columns
 from expunge.data.tables import TABLES, from_rows
 from expunge.errors import Problem, UsageError
 from expunge.options import did_you_mean
 
 __all__ = ["SUFFIXES", "Columns", "pick", "read"]
 
-Columns = dict[str, list[Any]]
 SUFFIXES = (*TABLES, *CONLL_SUFFIXES)
+_ROWS = 10_000  # read in one go
 _SHOWN = "a .csv, .tsv, .jsonl, .json, .parquet or .conll file"
 
 
@@ -125,7 +127,8 @@ def _read_object(source: Any, where: str, split: str | None) -> Columns:
             raise UsageError(problem)
         source = source[split]
     if isinstance(source, datasets.Dataset):
-        columns = {name: source.with_format(None)[name][:] for name in source.column_names}
+        pieces: Any = source.with_format(None).iter(_ROWS)
+        columns = joined(pieces, source.column_names)
         for name, feature in source.features.items():
             inner = getattr(feature, "feature", None)
             if isinstance(feature, datasets.ClassLabel):  # the names say more than the numbers

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from expunge.data.long_text import joined
+from expunge.data.records import Columns
 from expunge.data.unpacking import must_be_parquet_of_its_size, must_be_text
 
 __all__ = ["TABLES", "from_rows"]
 
+_ROWS = 10_000  # read in one go
 _DEEP = "nested too deeply"
 
 
@@ -26,14 +30,16 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _JSON = json.JSONDecoder(object_pairs_hook=_once)
 
 
-def _read_csv(path: Path, separator: str = ",") -> dict[str, list[Any]]:
+def _read_csv(path: Path, separator: str = ",") -> Columns:
     import pandas
 
     must_be_text(path)
     how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "sep": separator, "encoding": "utf-8-sig"}
     try:
         names = [str(name) for name in pandas.read_csv(path, header=None, nrows=1, **how).iloc[0]]
-        frame = pandas.read_csv(path, **how)
+        frames: Any = pandas.read_csv(path, chunksize=_ROWS, **how)
+        with frames:
+            columns = joined(map(_of_frame, frames), names)
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from None
     except pandas.errors.ParserError as error:
@@ -45,18 +51,28 @@ def _read_csv(path: Path, separator: str = ",") -> dict[str, list[Any]]:
         raise ValueError("its values seem to be separated by semicolons: save it with commas, or as .tsv with tabs")
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f'the column "{twice[0]}" stands in its header twice')
+    return columns
+
+
+def _of_frame(frame: Any) -> Columns:
+    import pandas
+
     if not isinstance(frame.index, pandas.RangeIndex):  # pandas would take the first column for the rows' names
-        raise ValueError(f"its rows have more values than the {len(names)} names of its header")
+        raise ValueError(f"its rows have more values than the {len(frame.columns)} names of its header")
     return {str(name): frame[name].tolist() for name in frame.columns}
 
 
-def _read_tsv(path: Path) -> dict[str, list[Any]]:
+def _read_tsv(path: Path) -> Columns:
     return _read_csv(path, separator="\t")
 
 
-def _read_jsonl(path: Path) -> dict[str, list[Any]]:
+def _read_jsonl(path: Path) -> Columns:
     must_be_text(path)
-    rows: list[Mapping[str, Any]] = []
+    rows = _json_lines(path)
+    return joined(map(from_rows, iter(lambda: list(islice(rows, _ROWS)), [])))
+
+
+def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
     line = 0
     with path.open(encoding="utf-8-sig") as lines:
         try:
@@ -66,15 +82,14 @@ def _read_jsonl(path: Path) -> dict[str, list[Any]]:
                     row = _JSON.decode(text)
                     if not isinstance(row, dict):
                         raise ValueError("not a JSON object")
-                    rows.append(row)
+                    yield row
         except UnicodeDecodeError as error:
             raise ValueError(f"it is not UTF-8: {error.reason}; save it as UTF-8") from None
         except (ValueError, RecursionError) as error:
             raise ValueError(f"line {line}: {_reason(error)}") from None
-    return from_rows(rows)
 
 
-def _read_json(path: Path) -> dict[str, list[Any]]:
+def _read_json(path: Path) -> Columns:
     must_be_text(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -99,20 +114,21 @@ def _reason(error: Exception) -> str:
     return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
 
 
-def _read_parquet(path: Path) -> dict[str, list[Any]]:
+def _read_parquet(path: Path) -> Columns:
     import pyarrow.parquet
 
     must_be_parquet_of_its_size(path)
-    return pyarrow.parquet.read_table(path).to_pydict()
+    with pyarrow.parquet.ParquetFile(path) as file:
+        return joined((piece.to_pydict() for piece in file.iter_batches(_ROWS)), file.schema_arrow.names)
 
 
-def from_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def from_rows(rows: Sequence[Mapping[str, Any]]) -> Columns:
     """Columns of rows; a row that lacks one has None there."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-TABLES: dict[str, Callable[[Path], dict[str, list[Any]]]] = {
+TABLES: dict[str, Callable[[Path], Columns]] = {
     ".csv": _read_csv,
     ".tsv": _read_tsv,
     ".jsonl": _read_jsonl,

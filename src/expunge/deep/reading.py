@@ -133,7 +133,7 @@ def _facts(columns: sources.Columns) -> _Facts:
     """Facts, background facts, and ids and questions of the former."""
     where, found, count = "FACTS", Collector(), len(columns["subject"])
 
-    def column(name: str) -> list[Any]:
+    def column(name: str) -> Sequence[Any]:
         return columns.get(name) or [None] * count
 
     known, background, ids, questions = [], [], [], []

@@ -8,6 +8,8 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from expunge.tasks.on_demand import taken
+
 if TYPE_CHECKING:
     from torch import Tensor, device
 
@@ -24,7 +26,7 @@ _PAD_TO = 8
 
 @dataclass(frozen=True)
 class Encoded:
-    """Records tokenised once.
+    """Records tokenised once; of many texts the tokens are made when they are asked for.
 
     Attributes:
         input_ids: Token ids of each record, special tokens included.
@@ -44,6 +46,11 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each record."""
+        return [len(row) for row in self.input_ids]
 
     @cached_property
     def offsets(self) -> list[int]:
@@ -67,8 +74,8 @@ class Encoded:
     def take(self, positions: Sequence[int]) -> Encoded:
         """The records at `positions`, in that order."""
         return Encoded(
-            [self.input_ids[i] for i in positions],
-            None if self.token_types is None else [self.token_types[i] for i in positions],
+            taken(self.input_ids, positions),
+            None if self.token_types is None else taken(self.token_types, positions),
             [self.labels[i] for i in positions],
             None if self.units is None else [self.units[i] for i in positions],
             None if self.cut is None else [self.cut[i] for i in positions],
@@ -160,7 +167,7 @@ def pad(
     import torch
 
     positions = list(positions)
-    rows = [encoded.input_ids[i] for i in positions]
+    rows = taken(encoded.input_ids, positions)
     width = max(max(map(len, rows)), length or 1)
     width = max(width, min(-(-width // _PAD_TO) * _PAD_TO, max_length))
     fill = tokenizer.pad_token_id
@@ -169,7 +176,7 @@ def pad(
         "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
     }
     if encoded.token_types is not None:
-        types = [encoded.token_types[i] for i in positions]
+        types = taken(encoded.token_types, positions)
         fill = tokenizer.pad_token_type_id
         inputs["token_type_ids"] = torch.tensor([[*row, *[fill] * (width - len(row))] for row in types])
     counts = [len(encoded.labels[i]) for i in positions]

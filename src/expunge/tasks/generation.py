@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from expunge.data.records import Records, is_text
+from expunge.data.long_text import text_rows
+from expunge.data.records import Columns, Records, is_text
 from expunge.errors import Problem, UsageError
 from expunge.tasks.base import AUDITS, Batch, Encoded, pad
 from expunge.token_attacks import compressed_sizes
@@ -102,8 +103,8 @@ class Generation:
 
     @staticmethod
     def read(
-        columns: dict[str, list[Any]], text: Sequence[str], label: str, label_names: Sequence[str], *, where: str
-    ) -> tuple[tuple[tuple[str, ...], ...], tuple[int, ...]]:
+        columns: Columns, text: Sequence[str], label: str, label_names: Sequence[str], *, where: str
+    ) -> tuple[Sequence[tuple[str, ...]], tuple[int, ...]]:
         """Prompts and answers, or plain texts, of the columns named.
 
         Raises:
@@ -120,7 +121,7 @@ class Generation:
             )
             raise UsageError(Problem(where, what, way_out))
         names = [*text, *([label] if label else [])]
-        texts = list(zip(*(columns[name] for name in names), strict=True))
+        texts = text_rows([columns[name] for name in names])
         problems = []
         if bad := [row for row, parts in enumerate(texts, start=1) if not all(map(is_text, parts))]:
             what = f"{len(bad)} rows have no text or broken Unicode or a NUL in it, the first is row {bad[0]}"
@@ -130,7 +131,7 @@ class Generation:
             problems.append(Problem(where, what, "There is nothing to forget in them: leave them out."))
         if problems:
             raise UsageError(problems)
-        return tuple(texts), (0,) * len(texts)
+        return texts, (0,) * len(texts)
 
     @staticmethod
     def labelled(labels: Sequence[Any], wanted: str, label_names: Sequence[str]) -> list[int]:

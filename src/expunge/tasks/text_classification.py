@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from expunge.data.records import Records, is_text
+from expunge.data.long_text import text_rows
+from expunge.data.records import Columns, Records, is_text
 from expunge.errors import Collector, Problem, UsageError
 from expunge.options import did_you_mean
 from expunge.tasks.base import Batch, Encoded, pad
 from expunge.tasks.labels import OfClasses, class_numbers
+from expunge.tasks.on_demand import MANY, OnDemand, Tokens
 
 __all__ = ["TextClassification"]
 
@@ -47,8 +49,8 @@ class TextClassification(OfClasses):
 
     @staticmethod
     def read(
-        columns: dict[str, list[Any]], text: Sequence[str], label: str, label_names: Sequence[str], *, where: str
-    ) -> tuple[tuple[tuple[str, ...], ...], tuple[int, ...]]:
+        columns: Columns, text: Sequence[str], label: str, label_names: Sequence[str], *, where: str
+    ) -> tuple[Sequence[tuple[str, ...]], tuple[int, ...]]:
         """Texts (or pairs) and class numbers of the columns named.
 
         Raises:
@@ -58,14 +60,14 @@ class TextClassification(OfClasses):
         if len(text) > 2:
             what = f"{len(text)} text columns are named"
             found.problems.append(Problem("data.text", what, "Name one column, or two for a text pair."))
-        texts = list(zip(*(columns[name] for name in text), strict=True))
+        texts = text_rows([columns[name] for name in text])
         bad = [row for row, parts in enumerate(texts, start=1) if not all(map(is_text, parts))]
         if bad:
             what = f"{len(bad)} rows have no text or broken Unicode or a NUL in it, the first is row {bad[0]}"
             found.problems.append(Problem(where, what, f"Every row needs text in {', '.join(text)}."))
         labels = found.run(class_numbers, columns[label], label_names, where=f"{where}, column {label}")
         found.finish()
-        return tuple(texts), tuple(labels)
+        return texts, tuple(labels)
 
     @staticmethod
     def labelled(labels: Sequence[int], wanted: str, label_names: Sequence[str]) -> list[int]:
@@ -85,24 +87,37 @@ class TextClassification(OfClasses):
         """None: a text has no entities."""
 
     def encode(self, records: Records) -> Encoded:
-        """Tokenise all records once, cut to `max_length`."""
-        return self.encode_texts(records.texts, records.labels)  # pyright: ignore[reportArgumentType]
+        """Tokenise all records once, cut to `max_length`; from 20,000 on when they are asked for."""
+        if len(records) < MANY:
+            return self.encode_texts(records.texts, records.labels)  # pyright: ignore[reportArgumentType]
+        tokens = Tokens(records.texts, self._tokeniser())
+        everywhere = range(len(records))
+        types = OnDemand(tokens, "token_type_ids", everywhere) if "token_type_ids" in tokens.fields else None
+        rows = {label: (label,) for label in set(records.labels)}
+        return Encoded(OnDemand(tokens, "input_ids", everywhere), types, [rows[label] for label in records.labels])  # pyright: ignore[reportArgumentType]
 
     def encode_texts(self, texts: Sequence[tuple[str, ...]], labels: Sequence[int] | None = None) -> Encoded:
         """Tokenise texts or pairs; without labels every one gets class 0."""
-        columns = list(zip(*texts, strict=True))
-        tokenizer = copy.deepcopy(self.tokenizer)  # truncation is a state of the tokenizer, and would be saved with it
-        output = tokenizer(
-            list(columns[0]),
-            list(columns[1]) if len(columns) == 2 else None,
-            truncation=True,
-            max_length=self.max_length,
-            padding=False,
-            return_attention_mask=False,
-        )
+        output = self._tokeniser()(texts)
         return Encoded(
             output["input_ids"], output.get("token_type_ids"), [(label,) for label in labels or [0] * len(texts)]
         )
+
+    def _tokeniser(self) -> Callable[[Sequence[tuple[str, ...]]], Mapping[str, Any]]:
+        tokenizer = copy.deepcopy(self.tokenizer)  # truncation is a state of the tokenizer, and would be saved with it
+
+        def tokenise(texts: Sequence[tuple[str, ...]]) -> Mapping[str, Any]:
+            columns = list(zip(*texts, strict=True))
+            return tokenizer(
+                list(columns[0]),
+                list(columns[1]) if len(columns) == 2 else None,
+                truncation=True,
+                max_length=self.max_length,
+                padding=False,
+                return_attention_mask=False,
+            )
+
+        return tokenise
 
     def collate(self, encoded: Encoded, positions: Sequence[int], views: int = 1, length: int | None = None) -> Batch:
         """A right-padded batch of the records at `positions`, as `expunge.tasks.base.pad` makes it."""
