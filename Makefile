@@ -55,7 +55,11 @@ WORKERS ?= 2
 test: lint types  ## Lint, types, and the tests of a few minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --durations=10
 
-test-slow: install-dev $(VENV)/.installed-generation  ## The tests that take longer: real models, the demo
+$(VENV)/.installed-ray: $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[ray]"
+	@touch $@
+
+test-slow: install-dev $(VENV)/.installed-generation $(VENV)/.installed-ray  ## The tests that take longer: real models, the demo
 	$(BIN)/python -m pytest -m slow --durations=0
 
 # The data sets are public and not ours to pass on; DATA says where they are, WORK where models are kept.

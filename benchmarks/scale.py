@@ -22,6 +22,7 @@ import numpy as np
 _SYLLABLES = ("ba", "de", "ki", "lo", "mu", "sha", "tre", "vi", "zo", "qua", "ren", "stil", "no", "fa", "gru", "pe")
 WORDS = ["".join(parts) for size in (2, 3, 4) for parts in itertools.product(_SYLLABLES, repeat=size)]
 NAMES = ("water", "machine", "music")
+SHORT = ["--set", "audit.bootstrap=20", "--set", "training.epochs=0.1", "--set", "training.min_steps=2"]
 EVERY = 1000  # one record in so many has a copy that differs in white space, and one that differs in a word
 
 
@@ -105,8 +106,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     words = [given.command, *prepared(work, given.records, given.kind, given.request)]
     if given.command == "run":
-        words += ["--out", str(Path(tempfile.mkdtemp(dir=work)) / "out"), "--set", "audit.bootstrap=20",
-                  "--set", "training.epochs=0.1", "--set", "training.min_steps=2"]  # fmt: skip
+        words += ["--out", str(Path(tempfile.mkdtemp(dir=work)) / "out"), *SHORT]
     print(json.dumps({"records": given.records, "kind": given.kind, "request": given.request, "command": given.command,
                       **measured(words)}))  # fmt: skip
 

@@ -117,6 +117,7 @@ LAYERS = [
     {"trainer", "resumable", "checkpoints"},
     {"unlearning", "conformance_stage"},
     {"stages"},
+    {"retraining"},
     {"conformance"},
     {"conformance_audits"},
     {"model_kinds"},

@@ -194,6 +194,9 @@ class RetrainConfig(_Section):
     recipe: str | None = option(None, "TOML file: epochs, learning_rate, batch_size, max_length, seed ...")
     seeds: tuple[Seed, ...] = option((), "one retrained model a seed; left out: the recipe's seed")
     models: tuple[str, ...] = option((), "folders of models retrained without the records already, to compare with")
+    engine: Literal["in-process", "ray"] = option(
+        "in-process", "where seeds are trained: one after the other, or by Ray"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -67,6 +67,9 @@ class UsageError(ExpungeError):
         self.problems: Sequence[Problem] = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[type[UsageError], tuple[Sequence[Problem]]]:
+        return type(self), (self.problems,)  # an exception is else made again from its message
+
 
 class RunError(ExpungeError):
     """The run began and could not end well; nothing was written."""
@@ -84,6 +87,9 @@ class NonFiniteLossError(RunError):
             "Nothing was written and the original model is unchanged. "
             "Lower training.learning_rate, lower the weight of the forgetting term, or look for NaN in the model's weights."
         )
+
+    def __reduce__(self) -> tuple[type[NonFiniteLossError], tuple[int, dict[str, float]]]:
+        return type(self), (self.step, self.parts)
 
 
 class UndeclaredNeedError(ExpungeError):

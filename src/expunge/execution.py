@@ -22,7 +22,7 @@ from expunge.deep.fact_file import FactFile
 from expunge.deep.reading import read_knowledge
 from expunge.errors import RunError
 from expunge.evidence import Evidence, build_record
-from expunge.fit import device, fit, plain
+from expunge.fit import device, plain
 from expunge.generating import own_answers
 from expunge.head import head_of
 from expunge.history.section import group_of
@@ -33,10 +33,11 @@ from expunge.offset.ensemble import OffsetModel
 from expunge.paused import PausedRun
 from expunge.progress import Progress
 from expunge.record import RunRecord
+from expunge.retraining import Retraining
 from expunge.scoring import score
 from expunge.sisa.ensemble import Ensemble
 from expunge.sisa.request import account
-from expunge.stages import keep_model, keep_outcome, kept_model, kept_outcome
+from expunge.stages import keep_outcome, kept_outcome
 from expunge.stress import STRESSES, Material
 from expunge.summary import LEAST_FIT, unfit
 from expunge.tasks.base import Encoded
@@ -365,17 +366,18 @@ class Run:
             described.append({"path": path, "sha256": model_loading.weights_sha256(model)})
         base = config.retrain.base
         if config.retrain.enabled and base is not None and recipe is not None:
-            for seed in config.retrain.seeds or (recipe.seed,):
-                with self._timed("retrain"):
-                    model = kept_model(
-                        self.paused, f"retrained-{seed}",
-                        lambda: self._load(base, "retrain.base", new_head=self._new_head()),
-                    ) or fit(
-                        base, task, encoded["retain"], recipe, seed=seed, label_names=task.label_names,
-                        progress=self.progress, name=f"retraining without the records (seed {seed})",
-                        trust_remote_code=config.model.trust_remote_code,
-                    )  # fmt: skip
-                    keep_model(self.paused, f"retrained-{seed}", model)
+            retraining = Retraining(
+                base=base, task=task, retain=encoded["retain"], recipe=recipe, label_names=task.label_names,
+                trust_remote_code=config.model.trust_remote_code, paused=self.paused, progress=self.progress,
+                loaded=lambda: self._load(base, "retrain.base", new_head=self._new_head()),
+            )  # fmt: skip
+            made = retraining.models(config.retrain.seeds or (recipe.seed,), config.retrain.engine)
+            while (found := self._next_retrained(made)) is not None:
+                seed, model = found
                 tables.append(self._score(model, encoded, "retrained", f"seed {seed}"))
                 described.append({"seed": seed, "sha256": model_loading.weights_sha256(model)})
         return tables, described
+
+    def _next_retrained(self, made: Iterator[tuple[int, Any]]) -> tuple[int, Any] | None:
+        with self._timed("retrain"):
+            return next(made, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,9 @@ def comparisons(config: RunConfig, model_config: Any, found: Collector) -> Recip
         way_out = "Add --retrain with --base and --recipe, or --retrained FOLDER; or require population."
         what = "retrain-compared is required, but there is no retrained model to compare with"
         found.problems.append(Problem("audit.require", what, way_out))
+    if retrain.engine == "ray" and find_spec("ray") is None:
+        way_out = "pip install 'expunge[ray]'; or leave retrain.engine out: one model is then trained after the other."
+        found.problems.append(Problem("retrain.engine", "Ray is not installed", way_out))
     wanted = retrain.enabled or config.method.needs_base
     if wanted and (retrain.base is None or retrain.recipe is None):
         missing = [name for name, value in (("base", retrain.base), ("recipe", retrain.recipe)) if value is None]
