@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import tempfile
@@ -220,6 +221,42 @@ def test_answers(tree: Tree) -> None:
     )
     assert any(cache.rglob("*")), "the cache is searched too"
     tree.run(["audit", out, "--out", str(tree.written / "audited")])
+    assert tree.found() == []
+
+
+@pytest.mark.parametrize(
+    ("method", "sets"),
+    [
+        ("offset", ["method.layers=1"]),
+        ("o3", ["method.epochs=1.0", "method.encoder_epochs=1.0", "method.batch_size=4"]),
+    ],
+)
+def test_folders_of_other_kinds(tree: Tree, method: str, sets: list[str]) -> None:
+    """What stands beside a model: an offset pair; adapters and detectors. Both are read again, and audited."""
+    words, out = planted(tree, "classifier"), str(tree.written / "out")
+    more = [row["id"] for row in tree.desk.rows()[10:20]]  # a detector wants ten
+    (tree.given / "ids.txt").write_text("\n".join([*IDS, *more]), encoding="utf-8")
+    tree.run([*words, "--method", method, *(part for word in sets for part in ("--set", word))])
+    tree.run(["audit", out, "--out", str(tree.written / "audited")])
+    for command in ("show", "records", "history", "verify"):
+        tree.run([command, out])
+    assert tree.found() == []
+
+
+def test_ensembles(tree: Tree) -> None:
+    """SISA's plan says which record is in which stage, by salted hashes alone."""
+    words = planted(tree, "classifier")
+    given = {word: words[words.index(word) + 1] for word in ("--data", "--salt-file")}
+    recipe = tree.given / "recipe.toml"
+    recipe.write_text("epochs = 1\nlearning_rate = 1e-3\nbatch_size = 16\n", encoding="utf-8")
+    ensemble = tree.written / "sisa"
+    tree.run(
+        ["train-sisa", "--base", str(tree.desk.folder / "classifier"), "--id", "id", "--recipe", str(recipe), "--shards", "2",
+         "--slices", "2", "--labels", "water,machine,music", "--out", str(ensemble), *itertools.chain(*given.items())]
+    )  # fmt: skip
+    place = words.index("--model")
+    tree.run([*words[: place + 1], str(ensemble), *words[place + 2 :], "--method", "sisa"])
+    tree.run(["records", str(tree.written / "out")])
     assert tree.found() == []
 
 
