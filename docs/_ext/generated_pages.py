@@ -1,0 +1,409 @@
+"""Pages made from docstrings when the site is built: one a method and audit, the public names, the commands.
+
+Everything here but `setup` is a pure function to Markdown, so that tests can look at the pages without building the site.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import MISSING
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent.parent / "reference"
+
+SECTIONS = ("Formula", "Source", "Ours", "Failure signs", "Example")
+TITLES = {"Ours": "Where ours differs"}
+_FIRST = re.compile(rf"^({'|'.join(SECTIONS)}|Targets)(:{{1,2}})(?=\s|$)[ \t]*")
+
+READS = {
+    "hidden": "inputs of the last linear layer",
+    "logits": "outputs of the last linear layer",
+    "reference": "the untouched original's outputs",
+    "reference_logp": "the original's log-probabilities of the labels",
+    "layer": "states behind one layer",
+    "reference_layer": "the original's states behind that layer",
+}
+GROUPS = {"forget": "records to forget", "retain": "retained partners", "alternate": "the same records with other answers"}
+UNITS = {"classes": "classifiers and taggers", "tokens": "causal language models"}
+
+SEE = {
+    "deepcut": ["methods.md", "benchmark.md"],
+    "deepcut-calibrated": ["calibrated.md"],
+    "deepcut-kernel": ["calibrated.md"],
+    "leave-out": ["language-models.md"],
+    "offset": ["offset.md"],
+    "o3": ["o3.md"],
+    "sisa": ["sisa.md"],
+    "latent-probe": ["stress.md"],
+    "relearning": ["stress.md"],
+    "int8": ["stress.md"],
+    "reworded": ["stress.md"],
+    "deep-unlearning": ["deep-unlearning.md"],
+    "detector": ["o3.md"],
+}
+
+MODULES = {
+    "expunge": "What most people need",
+    "expunge.testing": "For tests, here and in plug-ins",
+    "expunge.methods.base": "What a method is",
+    "expunge.audits.base": "What an audit is",
+    "expunge.options": "Settings with their ranges",
+    "expunge.step": "What a method sees of a step",
+    "expunge.scoring": "Scores of records",
+    "expunge.losses": "Loss terms",
+    "expunge.token_losses": "Loss terms of tokens",
+    "expunge.stats": "Statistics",
+    "expunge.stopping": "The stop rule",
+    "expunge.tasks.text_classification": "Text classification",
+    "expunge.tasks.token_classification": "Tagging",
+    "expunge.tasks.generation": "Causal language models",
+    "expunge.errors": "Errors",
+}
+"""Modules whose `__all__` is public, and what each is for."""
+
+
+def paragraphs(text: str) -> list[str]:
+    """A docstring's blocks between blank lines; what is indented behind one stays with it."""
+    found: list[str] = []
+    for block in re.split(r"\n{2,}", text.strip()):
+        if found and block.startswith("    "):
+            found[-1] += f"\n\n{block}"
+        else:
+            found.append(block)
+    return found
+
+
+def markdown(block: str) -> str:
+    """A block of a docstring as Markdown: code behind ``::`` and examples are fenced, lists stay lists."""
+    lines: list[str] = []
+    code: list[str] = []
+
+    def flush() -> None:
+        if code:
+            body = inspect.cleandoc("\n" + "\n".join(code))
+            kind = "pycon" if body.startswith(">>>") else "text"
+            lines.extend(["", f"```{kind}", body, "```", ""])
+            code.clear()
+
+    for line in block.splitlines():
+        listed = any(text.lstrip().startswith(("* ", "- ")) for text in lines[-3:])
+        if line.startswith("    ") and not listed:
+            code.append(line)
+        elif not line.strip() and code:
+            code.append(line)
+        else:
+            flush()
+            lines.append(re.sub(r"::\s*$", ":", line))
+    flush()
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def sections(doc: str) -> tuple[str, list[tuple[str, str]]]:
+    """A method's docstring as its introduction, and its titled sections in their order, each as Markdown."""
+    first: list[str] = []
+    found: list[tuple[str, list[str]]] = []
+    for block in paragraphs(doc):
+        # A section may begin in the middle of a paragraph, behind another one's end.
+        for part in re.split(rf"(?<=[.:]) (?=(?:Formula|Ours|Source):)|\n(?=(?:{'|'.join(SECTIONS)}):)", block):
+            match = _FIRST.match(part)
+            if match and match[1] in (*SECTIONS, "Targets"):
+                rest = _capital(part[match.end() :].removeprefix("\n"))
+                own = [text for title, texts in found if title == match[1] for text in texts]
+                if own:
+                    next(texts for title, texts in found if title == match[1]).append(markdown(rest))
+                else:
+                    found.append((match[1], [markdown(rest)]))
+            elif found:
+                found[-1][1].append(markdown(part))
+            else:
+                first.append(markdown(part))
+    return "\n\n".join(first), [(title, "\n\n".join(texts)) for title, texts in found]
+
+
+def _capital(text: str) -> str:
+    """With a capital letter where it begins with a word; a name in code stays as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def _settings(cls: Any) -> str:
+    rows = cls.describe()
+    if not rows:
+        return "None."
+    shown = ["| setting | default | what it is |", "|---|---|---|"]
+    for name, default, help_ in rows:
+        value = "none" if default is None or default is MISSING else f"`{default!r}`"
+        shown.append(f"| `{name}` | {value.replace('|', chr(92) + '|')} | {help_.replace('|', chr(92) + '|')} |")
+    return "\n".join(shown)
+
+
+def _needs(cls: Any) -> str:
+    lines = [f"- **Forgets in**: {' and '.join(UNITS[unit] for unit in sorted(cls.units))}."]
+    needs = getattr(cls, "needs", None)
+    if needs is None:
+        lines.append("- **Kind**: a procedure, no training loss of its own.")
+    else:
+        reads = "; ".join(f"{READS[what]} of {GROUPS[group]}" for group, _, what in (n.partition(".") for n in sorted(needs)))
+        lines.append(f"- **Reads at each step**: {reads}.")
+    if cls.needs_base:
+        lines.append("- **Trains models from the base**: `--base` and `--recipe`.")
+    if getattr(cls, "rewinds", False):
+        lines.append("- **Goes back toward the base**: better with `--base`.")
+    if cls.__name__ == "O3":
+        lines.append("- **Extra**: `pip install \"expunge[peft]\"`.")
+    if cls.__name__ == "Sisa":
+        lines.append("- **Model**: a folder that `expunge train-sisa` made.")
+    return "\n".join(lines)
+
+
+def method_page(name: str) -> str:
+    """The page of a method: formula, source, differences, needs, settings, failure signs, example."""
+    from expunge import registry
+
+    cls = registry.find("methods", name)
+    first, found = sections(inspect.getdoc(cls) or "")
+    parts = [f"# {name}", first]
+    by_title = dict(found)
+    for title, text in found:
+        if title not in ("Failure signs", "Example"):
+            parts += [f"## {TITLES.get(title, title)}", text]
+    parts += ["## Needs", _needs(cls), "## Settings", _settings(cls), "## Signs of failure", by_title["Failure signs"]]
+    parts += ["## Example", _run_of(name, cls), f"From Python, `expunge.{cls.__name__}`:" if _public(cls) else "From Python:"]
+    parts += [by_title["Example"], "## See also", _see(name, "methods")]
+    return "\n\n".join(parts) + "\n"
+
+
+def _public(cls: Any) -> bool:
+    import expunge
+
+    return cls.__name__ in expunge.__all__
+
+
+def _run_of(name: str, cls: Any) -> str:
+    model, data, more = "my-model", "train.csv --text body --label topic --id key --held-out test.csv", ""
+    if cls.units == {"tokens"}:
+        model, data = "my-llm", "train.jsonl --id id --held-out held-out.jsonl"
+    if cls.needs_base or getattr(cls, "rewinds", False):
+        more = " --base my-base --recipe recipe.toml"
+    if name == "sisa":
+        model = "my-sisa"
+    request = "--forget-label water" if name == "o3" else "--forget ids.txt"
+    command = f"expunge run --model {model} --data {data} {request} --method {name}{more} --out erased/"
+    return f"```sh\n{command}\n```"
+
+
+def _see(name: str, kind: str) -> str:
+    pages = [*SEE.get(name, []), "methods.md" if kind == "methods" else "evidence.md", "papers.md"]
+    return "\n".join(f"- [{_title(page)}](../../{page})" for page in dict.fromkeys(pages))
+
+
+def _title(page: str) -> str:
+    text = (FOLDER.parent / page).read_text(encoding="utf-8")
+    return text.partition("\n")[0].removeprefix("# ")
+
+
+def audit_page(name: str) -> str:
+    """The page of an audit: what it measures, what it needs, settings, how to ask for it."""
+    from expunge import registry
+
+    cls = registry.find("audits", name)
+    usual = [task for task in registry.names("tasks") if name in registry.find("tasks", task).audits]
+    asked = f"Part of every run of: {', '.join(usual)}." if usual else "Only where it is asked for."
+    needs = "The scores that every run has." if not cls.needs else f"Beside the scores of a run: {', '.join(sorted(cls.needs))}."
+    doc = "\n\n".join(markdown(block) for block in paragraphs(inspect.getdoc(cls) or ""))
+    command = f"expunge audit erased/ --audit {name} --out again/"
+    return "\n\n".join([
+        f"# {name}", doc, "## Needs", f"{asked} {needs}", "## Settings", _settings(cls), "## Example",
+        "Of a finished run, beside the audits it had:", f"```sh\n{command}\n```", "## See also", _see(name, "audits"),
+    ]) + "\n"  # fmt: skip
+
+
+def index_page(kind: str) -> str:
+    """All methods or audits by name, with their first lines."""
+    from expunge import registry
+
+    rows = [
+        f"| [{name}]({kind}/{name}.md) | {(inspect.getdoc(registry.find(kind, name)) or '').splitlines()[0]} |"
+        for name in registry.names(kind)
+    ]
+    table = "\n".join(["| name | |", "|---|---|", *rows])
+    names = "\n".join(f"{kind}/{name}" for name in registry.names(kind))
+    title = {"methods": "Every method", "audits": "Every audit"}[kind]
+    said = f"`expunge list` prints this table, `expunge show NAME` a page. {len(rows)} {kind}."
+    return f"# {title}\n\n{said}\n\n{table}\n\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
+
+
+_GOOGLE = re.compile(r"^(Args|Attributes|Returns|Raises|Yields|Example|Examples):\s*(.*)$")
+
+
+def docstring(doc: str) -> str:
+    """A docstring in Google style as Markdown."""
+    parts = []
+    for block in paragraphs(doc):
+        match = _GOOGLE.match(block.partition("\n")[0])
+        if not match:
+            parts.append(markdown(block))
+            continue
+        title, body = match[1], inspect.cleandoc("\n" + block.partition("\n")[2])
+        if title.startswith("Example"):
+            if match[2]:
+                parts.append(f"**Example.** {match[2]}")
+            text = re.sub(r"^", "    ", body, flags=re.M) if body.startswith(">>>") else body
+            parts.append(f"**Example**\n\n{markdown(text)}" if body else "")
+        elif re.match(r"^\*{0,2}[\w.]+( \([^)]*\))?:", body):
+            entries = re.sub(r"^(\*{0,2}[\w.]+):\s*", r"- `\1`: ", body, flags=re.M)
+            parts.append(f"**{title}**\n\n{entries}")
+        else:
+            parts.append(f"**{title}**: {body}")
+    return "\n\n".join(part for part in parts if part)
+
+
+def signature(thing: Any) -> str:
+    """How a class or function is called, wrapped where it is long."""
+    try:
+        found = inspect.signature(thing)
+    except (TypeError, ValueError):
+        return f"{thing.__name__}"
+    shown = [
+        str(p.replace(annotation=inspect.Parameter.empty, default=_plain(p.default)))
+        for p in found.parameters.values()
+        if p.name != "self"
+    ]
+    if any(p.kind is p.KEYWORD_ONLY for p in found.parameters.values()) and "*" not in "".join(s[:1] for s in shown):
+        place = next(i for i, p in enumerate(p for p in found.parameters.values() if p.name != "self") if p.kind is p.KEYWORD_ONLY)
+        shown.insert(place, "*")
+    one = f"{thing.__name__}({', '.join(shown)})"
+    return one if len(one) <= 100 else f"{thing.__name__}(\n    " + ",\n    ".join(shown) + ",\n)"
+
+
+class _Shown(str):
+    """Printed as it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _plain(default: Any) -> Any:
+    if default is inspect.Parameter.empty or isinstance(default, (int, float, str, bool, type(None), tuple)):
+        return default
+    return _Shown("...")  # an object whose repr says nothing, or holds an address
+
+
+def members(cls: type) -> list[tuple[str, Any]]:
+    """Public methods and properties that a class of ours defines or takes from one of ours."""
+    found = {}
+    for base in reversed(cls.__mro__):
+        if base.__module__.partition(".")[0] == "expunge":
+            for name, value in vars(base).items():
+                shown = inspect.isfunction(value) or isinstance(value, (property, classmethod, staticmethod))
+                if not name.startswith("_") and shown:
+                    found[name] = value
+                elif name in found:
+                    del found[name]
+    return sorted(found.items())
+
+
+def documented(cls: type, name: str) -> str:
+    """A member's docstring, its own or that of what it overrides."""
+    return inspect.getdoc(getattr(cls, name)) or next(
+        (inspect.getdoc(vars(base)[name]) or "" for base in cls.__mro__ if name in vars(base) and inspect.getdoc(vars(base)[name])), ""
+    )
+
+
+def api_page(module: str) -> str:
+    """All public names of a module."""
+    home = import_module(module)
+    parts = [f"# {module}", f"{MODULES[module]}."]
+    if module != "expunge":
+        parts.append(docstring(inspect.getdoc(home) or ""))
+    for name in home.__all__:
+        thing = getattr(home, name)
+        parts += [f"## {name}"]
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            where = thing.__module__
+            parts += [f"```python\n{signature(thing)}\n```" if where.startswith("expunge") else "", docstring(inspect.getdoc(thing) or "")]
+        elif doc := constant_doc(home, name):
+            parts += [docstring(doc)]
+        if inspect.isclass(thing) and not issubclass(thing, BaseException):
+            for own, value in members(thing):
+                call = own if isinstance(value, property) else signature(getattr(thing, own))
+                parts += [f"### {name}.{own}", f"```python\n{call}\n```", docstring(documented(thing, own))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def constant_doc(module: Any, name: str) -> str:
+    """The text behind a constant's assignment, which Python does not keep."""
+    import ast
+
+    body = ast.parse(inspect.getsource(module)).body
+    for node, behind in zip(body, body[1:], strict=False):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(t, ast.Name) and t.id == name for t in targets) and isinstance(behind, ast.Expr):
+            return inspect.cleandoc(str(getattr(behind.value, "value", "")))
+    return ""
+
+
+def commands_page() -> str:
+    """Every command with its options, as ``--help`` gives them."""
+    import typer
+
+    from expunge.cli import app
+
+    parts = ["# Commands", "`expunge COMMAND --help` says the same. `--install-completion` has the shell complete commands, methods and audits."]
+
+    def describe(command: Any, words: str) -> None:
+        for name, sub in sorted(getattr(command, "commands", {}).items()):
+            describe(sub, f"{words} {name}")
+        if getattr(command, "commands", None):
+            return
+        parts.extend([f"## {words}", command.help or ""])
+        rows = ["| | |", "|---|---|"]
+        for parameter in command.params:
+            shown = ", ".join(f"`{o}`" for o in parameter.opts) if parameter.param_type_name == "option" else f"`{parameter.name.upper()}`"
+            rows.append(f"| {shown} | {(getattr(parameter, 'help', '') or '').replace('|', chr(92) + '|')} |")
+        if len(rows) > 2:
+            parts.append("\n".join(rows))
+
+    describe(typer.main.get_command(app), "expunge")
+    return "\n\n".join(parts) + "\n"
+
+
+def pages() -> dict[str, str]:
+    """Path under `reference/` -> text, of all pages."""
+    from expunge import registry
+
+    found = {"methods.md": index_page("methods"), "audits.md": index_page("audits"), "commands.md": commands_page()}
+    found |= {f"methods/{name}.md": method_page(name) for name in registry.names("methods")}
+    found |= {f"audits/{name}.md": audit_page(name) for name in registry.names("audits")}
+    found |= {f"api/{module}.md": api_page(module) for module in MODULES}
+    names = "\n".join(f"api/{module}" for module in MODULES)
+    rows = "\n".join(f"| [{module}](api/{module}.md) | {what} |" for module, what in MODULES.items())
+    found["api.md"] = f"# Public names\n\n| module | |\n|---|---|\n{rows}\n\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
+    return found
+
+
+def write(_: Any = None) -> None:
+    """Write all pages; those that stay the same keep their time, so that the site is built anew only where it must be."""
+    made = pages()
+    for path in FOLDER.rglob("*.md"):
+        if str(path.relative_to(FOLDER)) not in made:
+            path.unlink()
+    for name, text in made.items():
+        target = FOLDER / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists() or target.read_text(encoding="utf-8") != text:
+            target.write_text(text, encoding="utf-8")
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.connect("builder-inited", write)
+    return {"parallel_read_safe": True}
+
+
+if __name__ == "__main__":
+    write()
