@@ -6,18 +6,17 @@ Everything here but `setup` is a pure function to Markdown, so that tests can lo
 from __future__ import annotations
 
 import inspect
-import re
 from dataclasses import MISSING
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from docstrings import docstring, markdown, paragraphs, sections
+
 FOLDER = Path(__file__).parent.parent / "reference"
 
-SECTIONS = ("Formula", "Source", "Ours", "Failure signs", "Example")
 TITLES = {"Ours": "Where ours differs"}
-_FIRST = re.compile(rf"^({'|'.join(SECTIONS)}|Targets)(:{{1,2}})(?=\s|$)[ \t]*")
-
 READS = {
     "hidden": "inputs of the last linear layer",
     "logits": "outputs of the last linear layer",
@@ -26,7 +25,11 @@ READS = {
     "layer": "states behind one layer",
     "reference_layer": "the original's states behind that layer",
 }
-GROUPS = {"forget": "records to forget", "retain": "retained partners", "alternate": "the same records with other answers"}
+GROUPS = {
+    "forget": "records to forget",
+    "retain": "retained partners",
+    "alternate": "the same records with other answers",
+}
 UNITS = {"classes": "classifiers and taggers", "tokens": "causal language models"}
 
 SEE = {
@@ -65,69 +68,6 @@ MODULES = {
 """Modules whose `__all__` is public, and what each is for."""
 
 
-def paragraphs(text: str) -> list[str]:
-    """A docstring's blocks between blank lines; what is indented behind one stays with it."""
-    found: list[str] = []
-    for block in re.split(r"\n{2,}", text.strip()):
-        if found and block.startswith("    "):
-            found[-1] += f"\n\n{block}"
-        else:
-            found.append(block)
-    return found
-
-
-def markdown(block: str) -> str:
-    """A block of a docstring as Markdown: code behind ``::`` and examples are fenced, lists stay lists."""
-    lines: list[str] = []
-    code: list[str] = []
-
-    def flush() -> None:
-        if code:
-            body = inspect.cleandoc("\n" + "\n".join(code))
-            kind = "pycon" if body.startswith(">>>") else "text"
-            lines.extend(["", f"```{kind}", body, "```", ""])
-            code.clear()
-
-    for line in block.splitlines():
-        listed = any(text.lstrip().startswith(("* ", "- ")) for text in lines[-3:])
-        if line.startswith("    ") and not listed:
-            code.append(line)
-        elif not line.strip() and code:
-            code.append(line)
-        else:
-            flush()
-            lines.append(re.sub(r"::\s*$", ":", line))
-    flush()
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
-
-
-def sections(doc: str) -> tuple[str, list[tuple[str, str]]]:
-    """A method's docstring as its introduction, and its titled sections in their order, each as Markdown."""
-    first: list[str] = []
-    found: list[tuple[str, list[str]]] = []
-    for block in paragraphs(doc):
-        # A section may begin in the middle of a paragraph, behind another one's end.
-        for part in re.split(rf"(?<=[.:]) (?=(?:Formula|Ours|Source):)|\n(?=(?:{'|'.join(SECTIONS)}):)", block):
-            match = _FIRST.match(part)
-            if match and match[1] in (*SECTIONS, "Targets"):
-                rest = _capital(part[match.end() :].removeprefix("\n"))
-                own = [text for title, texts in found if title == match[1] for text in texts]
-                if own:
-                    next(texts for title, texts in found if title == match[1]).append(markdown(rest))
-                else:
-                    found.append((match[1], [markdown(rest)]))
-            elif found:
-                found[-1][1].append(markdown(part))
-            else:
-                first.append(markdown(part))
-    return "\n\n".join(first), [(title, "\n\n".join(texts)) for title, texts in found]
-
-
-def _capital(text: str) -> str:
-    """With a capital letter where it begins with a word; a name in code stays as it is."""
-    return text[:1].upper() + text[1:]
-
-
 def _settings(cls: Any) -> str:
     rows = cls.describe()
     if not rows:
@@ -145,14 +85,16 @@ def _needs(cls: Any) -> str:
     if needs is None:
         lines.append("- **Kind**: a procedure, no training loss of its own.")
     else:
-        reads = "; ".join(f"{READS[what]} of {GROUPS[group]}" for group, _, what in (n.partition(".") for n in sorted(needs)))
+        reads = "; ".join(
+            f"{READS[what]} of {GROUPS[group]}" for group, _, what in (n.partition(".") for n in sorted(needs))
+        )
         lines.append(f"- **Reads at each step**: {reads}.")
     if cls.needs_base:
         lines.append("- **Trains models from the base**: `--base` and `--recipe`.")
     if getattr(cls, "rewinds", False):
         lines.append("- **Goes back toward the base**: better with `--base`.")
     if cls.__name__ == "O3":
-        lines.append("- **Extra**: `pip install \"expunge[peft]\"`.")
+        lines.append('- **Extra**: `pip install "expunge[peft]"`.')
     if cls.__name__ == "Sisa":
         lines.append("- **Model**: a folder that `expunge train-sisa` made.")
     return "\n".join(lines)
@@ -170,7 +112,11 @@ def method_page(name: str) -> str:
         if title not in ("Failure signs", "Example"):
             parts += [f"## {TITLES.get(title, title)}", text]
     parts += ["## Needs", _needs(cls), "## Settings", _settings(cls), "## Signs of failure", by_title["Failure signs"]]
-    parts += ["## Example", _run_of(name, cls), f"From Python, `expunge.{cls.__name__}`:" if _public(cls) else "From Python:"]
+    parts += [
+        "## Example",
+        _run_of(name, cls),
+        f"From Python, `expunge.{cls.__name__}`:" if _public(cls) else "From Python:",
+    ]
     parts += [by_title["Example"], "## See also", _see(name, "methods")]
     return "\n\n".join(parts) + "\n"
 
@@ -211,7 +157,11 @@ def audit_page(name: str) -> str:
     cls = registry.find("audits", name)
     usual = [task for task in registry.names("tasks") if name in registry.find("tasks", task).audits]
     asked = f"Part of every run of: {', '.join(usual)}." if usual else "Only where it is asked for."
-    needs = "The scores that every run has." if not cls.needs else f"Beside the scores of a run: {', '.join(sorted(cls.needs))}."
+    needs = (
+        f"Beside the scores of a run: {', '.join(sorted(cls.needs))}."
+        if cls.needs
+        else "The scores that every run has."
+    )
     doc = "\n\n".join(markdown(block) for block in paragraphs(inspect.getdoc(cls) or ""))
     command = f"expunge audit erased/ --audit {name} --out again/"
     return "\n\n".join([
@@ -235,45 +185,17 @@ def index_page(kind: str) -> str:
     return f"# {title}\n\n{said}\n\n{table}\n\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
 
 
-_GOOGLE = re.compile(r"^(Args|Attributes|Returns|Raises|Yields|Example|Examples):\s*(.*)$")
-
-
-def docstring(doc: str) -> str:
-    """A docstring in Google style as Markdown."""
-    parts = []
-    for block in paragraphs(doc):
-        match = _GOOGLE.match(block.partition("\n")[0])
-        if not match:
-            parts.append(markdown(block))
-            continue
-        title, body = match[1], inspect.cleandoc("\n" + block.partition("\n")[2])
-        if title.startswith("Example"):
-            if match[2]:
-                parts.append(f"**Example.** {match[2]}")
-            text = re.sub(r"^", "    ", body, flags=re.M) if body.startswith(">>>") else body
-            parts.append(f"**Example**\n\n{markdown(text)}" if body else "")
-        elif re.match(r"^\*{0,2}[\w.]+( \([^)]*\))?:", body):
-            entries = re.sub(r"^(\*{0,2}[\w.]+):\s*", r"- `\1`: ", body, flags=re.M)
-            parts.append(f"**{title}**\n\n{entries}")
-        else:
-            parts.append(f"**{title}**: {body}")
-    return "\n\n".join(part for part in parts if part)
-
-
 def signature(thing: Any) -> str:
     """How a class or function is called, wrapped where it is long."""
     try:
         found = inspect.signature(thing)
     except (TypeError, ValueError):
         return f"{thing.__name__}"
-    shown = [
-        str(p.replace(annotation=inspect.Parameter.empty, default=_plain(p.default)))
-        for p in found.parameters.values()
-        if p.name != "self"
-    ]
-    if any(p.kind is p.KEYWORD_ONLY for p in found.parameters.values()) and "*" not in "".join(s[:1] for s in shown):
-        place = next(i for i, p in enumerate(p for p in found.parameters.values() if p.name != "self") if p.kind is p.KEYWORD_ONLY)
-        shown.insert(place, "*")
+    own = [p for p in found.parameters.values() if p.name != "self"]
+    shown = [str(p.replace(annotation=inspect.Parameter.empty, default=_plain(p.default))) for p in own]
+    by_name = [place for place, p in enumerate(own) if p.kind is p.KEYWORD_ONLY]
+    if by_name and not any(p.kind is p.VAR_POSITIONAL for p in own):
+        shown.insert(by_name[0], "*")
     one = f"{thing.__name__}({', '.join(shown)})"
     return one if len(one) <= 100 else f"{thing.__name__}(\n    " + ",\n    ".join(shown) + ",\n)"
 
@@ -293,6 +215,10 @@ def _plain(default: Any) -> Any:
     return _Shown("...")  # an object whose repr says nothing, or holds an address
 
 
+CONTRACTS = ("Method", "Procedure", "Audit", "Options", "StopRule")
+"""Classes whose pages explain what their subclasses inherit or fill in."""
+
+
 def members(cls: type) -> list[tuple[str, Any]]:
     """Public methods and properties that a class of ours defines or takes from one of ours."""
     found = {}
@@ -309,9 +235,9 @@ def members(cls: type) -> list[tuple[str, Any]]:
 
 def documented(cls: type, name: str) -> str:
     """A member's docstring, its own or that of what it overrides."""
-    return inspect.getdoc(getattr(cls, name)) or next(
-        (inspect.getdoc(vars(base)[name]) or "" for base in cls.__mro__ if name in vars(base) and inspect.getdoc(vars(base)[name])), ""
-    )
+    bases = [vars(base)[name] for base in cls.__mro__ if name in vars(base)]
+    found = [inspect.getdoc(getattr(cls, name)), *map(inspect.getdoc, bases)]
+    return next((doc for doc in found if doc), "")
 
 
 def api_page(module: str) -> str:
@@ -324,12 +250,14 @@ def api_page(module: str) -> str:
         thing = getattr(home, name)
         parts += [f"## {name}"]
         if inspect.isclass(thing) or inspect.isfunction(thing):
-            where = thing.__module__
-            parts += [f"```python\n{signature(thing)}\n```" if where.startswith("expunge") else "", docstring(inspect.getdoc(thing) or "")]
+            called = f"```python\n{signature(thing)}\n```" if thing.__module__.startswith("expunge") else ""
+            parts += [called, docstring(inspect.getdoc(thing) or "")]
         elif doc := constant_doc(home, name):
             parts += [docstring(doc)]
         if inspect.isclass(thing) and not issubclass(thing, BaseException):
             for own, value in members(thing):
+                if any(own in vars(base) for base in thing.__mro__[1:] if base.__name__ in CONTRACTS):
+                    continue  # it is explained there
                 call = own if isinstance(value, property) else signature(getattr(thing, own))
                 parts += [f"### {name}.{own}", f"```python\n{call}\n```", docstring(documented(thing, own))]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -340,7 +268,7 @@ def constant_doc(module: Any, name: str) -> str:
     import ast
 
     body = ast.parse(inspect.getsource(module)).body
-    for node, behind in zip(body, body[1:], strict=False):
+    for node, behind in pairwise(body):
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(t, ast.Name) and t.id == name for t in targets) and isinstance(behind, ast.Expr):
             return inspect.cleandoc(str(getattr(behind.value, "value", "")))
@@ -353,7 +281,8 @@ def commands_page() -> str:
 
     from expunge.cli import app
 
-    parts = ["# Commands", "`expunge COMMAND --help` says the same. `--install-completion` has the shell complete commands, methods and audits."]
+    said = "`expunge COMMAND --help` says the same. `--install-completion` has the shell complete commands, methods and audits."
+    parts = ["# Commands", said]
 
     def describe(command: Any, words: str) -> None:
         for name, sub in sorted(getattr(command, "commands", {}).items()):
@@ -363,7 +292,8 @@ def commands_page() -> str:
         parts.extend([f"## {words}", command.help or ""])
         rows = ["| | |", "|---|---|"]
         for parameter in command.params:
-            shown = ", ".join(f"`{o}`" for o in parameter.opts) if parameter.param_type_name == "option" else f"`{parameter.name.upper()}`"
+            names = parameter.opts if parameter.param_type_name == "option" else [parameter.name.upper()]
+            shown = ", ".join(f"`{name}`" for name in names)
             rows.append(f"| {shown} | {(getattr(parameter, 'help', '') or '').replace('|', chr(92) + '|')} |")
         if len(rows) > 2:
             parts.append("\n".join(rows))

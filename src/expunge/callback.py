@@ -95,6 +95,7 @@ class UnlearnCallback(StopRule):
 
     @property
     def passes(self) -> float:
+        """Example-passes that looking took so far."""
         return self._look.passes
 
     def on_train_begin(
