@@ -38,7 +38,7 @@ demo-generation: $(VENV)/.installed-generation  ## The same on a language model:
 	@test ! -e demo-generation-output || { echo "demo-generation-output is there already: move it away, or run .venv/bin/expunge demo-generation --out elsewhere"; exit 2; }
 	$(BIN)/expunge demo-generation --out demo-generation-output
 
-CODE := src tests examples benchmarks docs
+CODE := src tests examples benchmarks docs/_ext docs/conf.py
 
 fmt: install-dev  ## Format the code
 	$(BIN)/ruff check --fix --quiet $(CODE)
