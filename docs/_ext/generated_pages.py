@@ -80,8 +80,9 @@ def _settings(cls: Any) -> str:
 
 
 def _needs(cls: Any) -> str:
-    lines = [f"- **Forgets in**: {' and '.join(UNITS[unit] for unit in sorted(cls.units))}."]
-    needs = getattr(cls, "needs", None)
+    kinds = "classifiers, taggers and causal language models"
+    lines = [f"- **Forgets in**: {kinds if len(cls.units) == 2 else UNITS[next(iter(cls.units))]}."]
+    needs = getattr(cls(), "reads", None)  # as set by default
     if needs is None:
         lines.append("- **Kind**: a procedure, no training loss of its own.")
     else:

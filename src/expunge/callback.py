@@ -56,7 +56,8 @@ class UnlearnCallback(StopRule):
             weighed by calibration records.
         every: Steps between two looks.
         rule: ``two-sided``, ``accuracy`` (of forget records no longer above calibration's), or ``none``: look and log only.
-        sample: Forget and calibration records a look scores at most; the first look takes up to 2,000.
+        sample: Forget and calibration records a look scores at most; the first look takes 2,000 forget records at most and four
+            times as many calibration ones.
         confidence: Level at which records are told apart.
         restore: Whether the best step's weights are put back at the end. They are kept in memory meanwhile.
         batch_size: Records a forward pass.
