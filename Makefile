@@ -70,7 +70,7 @@ FAST := test_config.py test_data.py test_stats.py test_losses.py test_methods.py
 test-lowest:  ## Tests on the lowest versions declared, torch apart (an environment of its own)
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints-lowest.txt ".[peft]" pytest hypothesis
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m "not slow" $(addprefix tests/,$(FAST))
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -W default -m "not slow" $(addprefix tests/,$(FAST))
 
 # The data sets are public and not ours to pass on; DATA says where they are, WORK where models are kept.
 DATA ?= ../shared/data
