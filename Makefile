@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo demo-generation fmt lint types test test-slow bench-encoders bench-calibrated bench-lira bench-tofu bench-continual bench-deep clean
+.PHONY: help install install-dev demo demo-generation fmt lint types test test-slow test-lowest docs bench-encoders bench-calibrated bench-lira bench-tofu bench-continual bench-deep clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[demo,dev]"
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[demo,dev,docs]"
 	@touch $@
 
 install: $(VENV)/.installed  ## Install Expunge and the demo's parts into .venv
@@ -38,13 +38,15 @@ demo-generation: $(VENV)/.installed-generation  ## The same on a language model:
 	@test ! -e demo-generation-output || { echo "demo-generation-output is there already: move it away, or run .venv/bin/expunge demo-generation --out elsewhere"; exit 2; }
 	$(BIN)/expunge demo-generation --out demo-generation-output
 
+CODE := src tests examples benchmarks docs/_ext docs/conf.py
+
 fmt: install-dev  ## Format the code
-	$(BIN)/ruff check --fix --quiet src tests examples benchmarks
-	$(BIN)/ruff format --quiet src tests examples benchmarks
+	$(BIN)/ruff check --fix --quiet $(CODE)
+	$(BIN)/ruff format --quiet $(CODE)
 
 lint: install-dev  ## Check style and likely mistakes
-	$(BIN)/ruff check --quiet src tests examples benchmarks
-	$(BIN)/ruff format --check --quiet src tests examples benchmarks
+	$(BIN)/ruff check --quiet $(CODE)
+	$(BIN)/ruff format --check --quiet $(CODE)
 
 types: install-dev  ## Check types
 	$(BIN)/basedpyright --level error
@@ -61,6 +63,18 @@ $(VENV)/.installed-ray: $(VENV)/.installed
 
 test-slow: install-dev $(VENV)/.installed-generation $(VENV)/.installed-ray  ## The tests that take longer: real models, the demo
 	$(BIN)/python -m pytest -m slow --durations=0
+
+docs: install-dev  ## The site, warnings as errors: docs/_build/html/index.html
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+LOWEST := .venv-lowest
+FAST := test_config.py test_data.py test_stats.py test_losses.py test_methods.py test_audits.py test_conformance.py test_trainer.py test_cli.py test_unlearn.py test_own_trainer.py test_near_duplicates.py test_sisa.py
+
+test-lowest:  ## Tests on the lowest versions declared, torch apart (an environment of its own)
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints-lowest.txt ".[peft]" pytest hypothesis
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -W default -m "not slow" $(addprefix tests/,$(FAST))
 
 # The data sets are public and not ours to pass on; DATA says where they are, WORK where models are kept.
 DATA ?= ../shared/data
@@ -107,5 +121,5 @@ bench-deep: $(VENV)/.installed-generation  ## Can a forgotten fact still be dedu
 	$(BIN)/expunge bench deep benchmarks/deep.toml --data $(DATA)/edu_relat/edu_relat.json --out $(DEEP) --work bench-output/work-deep $(if $(ONLY),--only '$(ONLY)') --table $(if $(filter benchmarks/results/deep,$(DEEP)),docs/benchmark,$(DEEP))/deep.md
 
 clean:  ## Remove what these commands made, .venv and demo-output included
-	rm -rf $(VENV) demo-output demo-generation-output bench-output .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) .venv-lowest demo-output demo-generation-output bench-output docs/_build docs/reference .pytest_cache .ruff_cache .hypothesis dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,6 +13,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test downloads anything
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.pop("EXPUNGE_SALT_FILE", None)
 
+collect_ignore = ["plugin_package"]  # a package of its own, whose tests `test_plugin.py` runs where it is installed
+
 
 @dataclass(frozen=True)
 class Job:

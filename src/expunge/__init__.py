@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from expunge.callback import UnlearnCallback
     from expunge.config import AuditConfig, Recipe, RequestConfig, RunConfig, StopConfig, TrainingConfig
     from expunge.erase import Erased, unlearn
     from expunge.errors import ExpungeError, RunError, UsageError
@@ -88,6 +89,7 @@ _HOME = {
     "TaskVector": "methods.task_vector",
     "TrainingConfig": "config",
     "UNDIAL": "methods.undial",
+    "UnlearnCallback": "callback",
     "UnlearnTrainer": "trainer",
     "UsageError": "errors",
     "WGA": "methods.wga",
@@ -137,6 +139,7 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "TaskVector",
     "TrainingConfig",
     "UNDIAL",
+    "UnlearnCallback",
     "UnlearnTrainer",
     "UsageError",
     "WGA",

@@ -12,7 +12,7 @@ import typer
 
 from expunge import cli_bench, cli_clean, cli_deep, cli_history, cli_plan, cli_sisa, processes
 from expunge.agreeing import agreeing
-from expunge.cli_options import given, with_run_options
+from expunge.cli_options import A_METHOD, A_NAME, given, with_run_options
 from expunge.cli_outcome import gate, show_progress, show_record
 from expunge.errors import ExpungeError, Problem, UsageError, printable
 
@@ -98,7 +98,7 @@ def _quiet_libraries() -> Iterator[None]:
 
 
 @app.command()
-def init(method: Annotated[str, typer.Argument(help="A method of `expunge list`.")] = "deepcut") -> None:
+def init(method: Annotated[str, A_METHOD] = "deepcut") -> None:
     """Print a commented config to fill in."""
     from expunge.template import template
 
@@ -300,7 +300,7 @@ def list_(json: _Json = False) -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A method or audit, or a folder that `expunge run` wrote.")],
+    name: Annotated[str, A_NAME],
     json: _Json = False,
 ) -> None:
     """Explain a method or audit with its settings, or sum up a run."""

@@ -9,7 +9,25 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-__all__ = ["given", "with_run_options"]
+__all__ = ["A_METHOD", "A_NAME", "given", "with_run_options"]
+
+
+def _names_of(*kinds: str) -> Callable[[str], list[str]]:
+    """What a shell offers at the tab key: the registered names of these kinds that begin as typed. Imports none of them."""
+
+    def offered(incomplete: str) -> list[str]:
+        from expunge import registry
+
+        return [name for kind in kinds for name in registry.names(kind) if name.startswith(incomplete)]
+
+    return offered
+
+
+A_METHOD = typer.Argument(help="A method of `expunge list`.", autocompletion=_names_of("methods"))
+A_NAME = typer.Argument(
+    help="A method or audit, or a folder that `expunge run` wrote.",
+    autocompletion=_names_of("methods", "audits", "tasks"),
+)
 
 _OVER = "Data and model"
 _ASK = "Request"
@@ -74,7 +92,10 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         list[str] | None,
         typer.Option(help="Records of earlier requests, to measure again; repeatable.", rich_help_panel=_ASK),
     ),
-    "method": (str | None, typer.Option(help="Method, of `expunge list`.", rich_help_panel=_HOW)),
+    "method": (
+        str | None,
+        typer.Option(help="Method, of `expunge list`.", rich_help_panel=_HOW, autocompletion=_names_of("methods")),
+    ),
     "base": (str | None, typer.Option(help="Model the original was fine-tuned from.", rich_help_panel=_HOW)),
     "recipe": (str | None, typer.Option(help="TOML file: how it was fine-tuned.", rich_help_panel=_HOW)),
     "retrain": (
@@ -85,7 +106,10 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     ),
     "audit": (
         list[str] | None,
-        typer.Option("--audit", help="An audit beside the usual ones; repeatable.", rich_help_panel=_HOW),
+        typer.Option(
+            "--audit", help="An audit beside the usual ones; repeatable.", rich_help_panel=_HOW,
+            autocompletion=_names_of("audits"),
+        ),
     ),
     "require": (
         str | None, typer.Option(help="population or retrain-compared: exit 3 unless reached.", rich_help_panel=_HOW)

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from expunge.conformance import check_method
     from expunge.conformance_audits import check_audit
     from expunge.tiny_jobs import TinyJob
+    from expunge.trajectory import trajectory
 
 __all__ = [
     "CHAT", "FAMILIES", "TAGS", "TinyJob", "byte_tokenizer", "check_audit", "check_method", "tiny_causal", "tiny_classifier",
-    "tiny_tagger", "tiny_tokenizer", "toy_answers", "toy_records", "toy_sentences",
+    "tiny_tagger", "tiny_tokenizer", "toy_answers", "toy_records", "toy_sentences", "trajectory",
 ]  # fmt: skip
 
 _WORDS = 240
@@ -203,7 +204,12 @@ def toy_sentences(count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 # The kit stands on the trainer; whoever wants a tiny model alone does not load it.
-_KIT = {"TinyJob": "tiny_jobs", "check_audit": "conformance_audits", "check_method": "conformance"}
+_KIT = {
+    "TinyJob": "tiny_jobs",
+    "check_audit": "conformance_audits",
+    "check_method": "conformance",
+    "trajectory": "trajectory",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,1 @@
+"""A plug-in of Expunge: the method `capped` and the audit `confidence`."""
