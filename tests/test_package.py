@@ -94,7 +94,8 @@ LAYERS = [
     {"looking"},
     {"kernel_step", "leave_out", "methods.base", "audits.base"},
     {"record_targets"},
-    {"methods", "audits", "stress", "token_stress", "figures", "deep.probing", "deep.measuring"},
+    {"sheet"},
+    {"methods", "audits", "stress", "token_stress", "figures", "page", "deep.probing", "deep.measuring"},
     {
         "preparation",
         "step_batches",
@@ -106,6 +107,8 @@ LAYERS = [
         "plan_cost",
         "verdict",
         "glossary",
+        "record_rows",
+        "cost_rows",
     },
     {"report"},
     {"trainer_state"},
