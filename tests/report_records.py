@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 from typing import Any
 
@@ -12,6 +13,7 @@ from expunge.erase import unlearn
 from expunge.record import RunRecord
 
 
+@functools.cache
 def real_record(job: Job) -> RunRecord:
     """A run on the tiny job, with two retrained models of a short recipe, every layer probed."""
     recipe = job.recipe.parent / "short.toml"

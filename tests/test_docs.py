@@ -39,6 +39,7 @@ def test_options_in_the_docs_exist(page: Path, capsys, monkeypatch) -> None:
         "show",
         "train-sisa",
         "clean",
+        "compare",
     )
     for command in (*commands, "history", "verify", "deep plan", "deep measure"):
         monkeypatch.setattr(sys, "argv", ["expunge", *command.split(), "--help"])

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from conftest import Job
+from expunge.compare_page import comparison_page
+from expunge.compare_runs import compare_runs
 from expunge.record import RunRecord
 from expunge.report import render
 from report_records import grown, real_record
@@ -98,6 +100,13 @@ def test_axe_finds_nothing(opened, reports: dict[str, Path], name: str, scheme: 
     page.locator("#records thead button").nth(1).click()
     assert violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "wide tables scroll in themselves"
+
+
+def test_axe_finds_nothing_on_a_page_of_several_runs(opened, record: RunRecord, tmp_path: Path) -> None:
+    (tmp_path / "compare.html").write_text(comparison_page(compare_runs({"a": record, "b": record})), encoding="utf-8")
+    page = opened(tmp_path / "compare.html", color_scheme="dark", viewport={"width": 380, "height": 900})
+    assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
 
 
 def column(page: Any, place: int) -> list[str]:
