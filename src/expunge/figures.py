@@ -44,9 +44,10 @@ def latent_map(record: RunRecord) -> str | None:
         axis.set_xticks([])
         axis.set_yticks([])
     points = [p for model in models for kind in ("retain", "forget") for p in maps[model][kind]]
+    ends = [(min(p[place] for p in points), max(p[place] for p in points)) for place in (0, 1)]
     for axis in sheet.axes:
-        axis.set_xlim(min(p[0] for p in points), max(p[0] for p in points))
-        axis.set_ylim(min(p[1] for p in points), max(p[1] for p in points))
+        for (low, high), limit in zip(ends, (axis.set_xlim, axis.set_ylim), strict=True):
+            limit(low - 0.04 * (high - low), high + 0.04 * (high - low))
     sheet.key(4)
     return sheet.svg("Latent map of forget and retained records")
 

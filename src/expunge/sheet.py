@@ -64,7 +64,9 @@ class Sheet:
         self._style.__exit__(None, None, None)
         text = buffer.getvalue()
         text = text[text.index("<svg") :]
-        text = _short_ids(re.sub(r"<!--.*?-->\s*", "", text), "".join(word[0] for word in re.findall(r"\w+", title)))
+        text = re.sub(r'\b(?:x|y|d|transform)="[^"]+"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), text)
+        text = re.sub(r"\n\s+", "\n", re.sub(r"<!--.*?-->", "", text))
+        text = _short_ids(text, "".join(word[0] for word in re.findall(r"\w+", title)))
         for colour, name in _OF_PAGE.items():
             text = re.sub(rf"(?i)(: ){colour}\b", rf"\1var(--{name}, {colour})", text)
         return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
