@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo demo-generation fmt lint types test test-slow test-lowest docs bench-encoders bench-calibrated bench-lira bench-tofu bench-continual bench-deep clean
+.PHONY: help install install-dev demo demo-generation fmt lint types test test-slow test-lowest test-browser docs bench-encoders bench-calibrated bench-lira bench-tofu bench-continual bench-deep clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -61,7 +61,14 @@ $(VENV)/.installed-ray: $(VENV)/.installed
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[ray]"
 	@touch $@
 
-test-slow: install-dev $(VENV)/.installed-generation $(VENV)/.installed-ray  ## The tests that take longer: real models, the demo
+$(VENV)/.installed-browser: $(VENV)/.installed-dev
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[demo,dev,browser]"
+	@touch $@
+
+test-browser: $(VENV)/.installed-browser  ## The report in a real browser (needs Chromium: apt-get install chromium)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_report_browser.py --durations=0
+
+test-slow: install-dev $(VENV)/.installed-generation $(VENV)/.installed-ray $(VENV)/.installed-browser  ## The tests that take longer: real models, the demo, a browser
 	$(BIN)/python -m pytest -m slow --durations=0
 
 docs: install-dev  ## The site, warnings as errors: docs/_build/html/index.html

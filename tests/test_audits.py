@@ -99,6 +99,50 @@ def test_the_latent_map_is_turned_onto_the_originals() -> None:
     np.testing.assert_allclose(maps["unlearned"]["forget"], maps["original"]["forget"], atol=5e-3)
 
 
+def test_the_latent_map_sees_all_models_from_one_side() -> None:
+    """A model that spreads the same records along a third direction is seen from where the original is: not along it."""
+    rng = np.random.default_rng(5)
+    drawn = rng.normal(size=(60, 4))
+    apart = np.linalg.qr(drawn - drawn.mean(axis=0))[0]  # columns of length 1, at right angles, with mean 0
+    flat = apart * np.array([5.0, 2.0, 0.1, 0.05])
+    stretched = flat * np.array([1.0, 1.0, 90.0, 1.0])  # its own first component is the third direction
+
+    def of(hidden: np.ndarray) -> dict[str, ScoreTable]:
+        table = ScoreTable(
+            np.arange(60) % 3, np.zeros(60, int), np.zeros(60), np.zeros(60), hidden.astype(np.float32), np.arange(61)
+        )
+        return {"retain": table, "forget": table.take(np.array([0, 3, 1])), "evaluation": table}
+
+    maps = LatentMap().run(context(of(stretched), original=of(flat))).figure["latent_map"]
+    # stretched' flat is diagonal, so the best turn is none: the two directions seen are the same, and so is the map.
+    np.testing.assert_allclose(maps["unlearned"]["retain"], maps["original"]["retain"], atol=2e-3)
+    # Seen of the original 25 + 4 of 25 + 4 + .01 + .0025; of the other 29 of 29 + 9^2 + .0025.
+    assert maps["original"]["explained"] == pytest.approx(29 / 29.0125, abs=1e-4)
+    assert maps["unlearned"]["explained"] == pytest.approx(29 / 110.0025, abs=1e-4)
+    # Classes 0, 1, 2 in turn; of the forget units two are of class 0: the commonest.
+    assert maps["same_class"]["forget"] == [1, 1, 0]
+    assert maps["same_class"]["retain"][:4] == [1, 0, 0, 1]
+
+
+def test_the_roc_keeps_small_false_positive_rates_apart() -> None:
+    """20,000 records never seen, 200 points: a quarter of them at least below 1 %, where evenly spread ones would be few."""
+    rng = np.random.default_rng(6)
+    truth = rng.normal(size=20_000), rng.normal(1.0, 1.0, size=20_000)
+
+    def of(margins: np.ndarray) -> ScoreTable:
+        count = len(margins)
+        zeros = np.zeros(count, int)
+        return ScoreTable(zeros, zeros, margins, -margins, np.zeros((count, 0), np.float32), np.arange(count + 1))
+
+    one = {"forget": of(truth[1]), "evaluation": of(truth[0]), "retain": of(truth[1])}
+    curve = Membership().run(context(one, original=one)).figure["roc"]["original"]
+    assert len(curve) <= 200
+    assert curve[0] == [0.0, 0.0]
+    assert curve[-1] == [1.0, 1.0]
+    assert sum(false < 0.01 for false, _ in curve) >= 30
+    assert curve == sorted(curve)
+
+
 def test_a_model_like_the_retrained_reaches_both_verdicts() -> None:
     judged = verdict(context(tables(0.8, 0.0), [tables(0.8, 0.05, seed=50)]), 0.03)
     assert (judged["evidence"], judged["outcome"]) == ("retrain-compared", "reached")

@@ -103,7 +103,7 @@ def test_the_unlearned_model_loads_and_differs(ran, job: Job) -> None:
 class _Page(HTMLParser):
     """Tags, attributes and text of a page; fails on tags that do not close in order."""
 
-    void = frozenset({"meta", "link", "br", "img", "use", "path"})
+    void = frozenset({"meta", "link", "br", "img", "input", "use", "path"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,13 +134,13 @@ def test_the_report_is_one_whole_page_without_text_ids_or_network(ran, job: Job)
     assert page.open == []
     assert [tag for tag, _ in page.tags].count("svg") == 5
     for tag, attributes in page.tags:
-        assert tag not in ("script", "iframe", "link", "img")
+        assert tag not in ("iframe", "link", "img", "object", "embed")
         for name in ("src", "href", "xlink:href"):
             assert (attributes.get(name) or "#").startswith("#"), "nothing is fetched"
     ids = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
     assert len(ids) == len(set(ids))
     text = " ".join(page.text)
-    for word in ("Erasure report", "optimizer states", "ensembles", "Latent map", "It is no proof"):
+    for word in ("Erasure report", "optimizer states", "ensembles", "Latent map", "it is no proof"):
         assert word in " ".join(text.split())
     assert len(source) < 1_500_000
 

@@ -76,6 +76,7 @@ def test_scripts_in_ids_and_class_names_are_shown_as_text(desk: Desk, tmp_path: 
     code, _, error = call(monkeypatch, capsys, words)
     assert code == 0, error
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "<script" not in page
+    assert "<script>alert" not in page
+    assert page.count("<script") == 2, "the report's own script, and its data"
     assert "<img" not in page
     assert html.escape(rows[0]["id"]) in page

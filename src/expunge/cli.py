@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from expunge import cli_bench, cli_clean, cli_deep, cli_history, cli_plan, cli_sisa, processes
+from expunge import cli_bench, cli_clean, cli_compare, cli_deep, cli_history, cli_plan, cli_sisa, processes
 from expunge.agreeing import agreeing
 from expunge.cli_options import A_METHOD, A_NAME, given, with_run_options
 from expunge.cli_outcome import gate, show_progress, show_record
@@ -359,6 +359,7 @@ def demo_generation(
 
 
 app.command()(cli_clean.clean)
+app.command()(cli_compare.compare)
 app.command()(cli_plan.records)
 app.command()(cli_history.history)
 app.command()(cli_history.verify)

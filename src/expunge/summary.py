@@ -53,7 +53,7 @@ def _cell(value: Any, ends: list[Any]) -> str:
         return "not measured"
     if not isinstance(value, float):
         return str(value)
-    return f"{value:.2f}" + (f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else "")
+    return f"{value:z.2f}" + (f" [{ends[0]:z.2f}, {ends[1]:z.2f}]" if ends else "")
 
 
 def limits(record: RunRecord) -> list[str]:

@@ -69,9 +69,18 @@ class Membership(Audit):
                 forget, evaluation = tables[0]["forget"].record_margins, tables[0]["evaluation"].record_margins
                 truth = np.r_[np.ones(len(forget)), np.zeros(len(evaluation))]
                 false, true, _ = roc_curve(truth, np.r_[forget, evaluation])
-                kept = np.unique(np.linspace(0, len(false) - 1, min(len(false), self.points)).astype(int))
-                curves[model] = [[round(float(false[i]), 4), round(float(true[i]), 4)] for i in kept]
+                kept = _spread(false, self.points, 1 / len(evaluation))
+                curves[model] = [[round(float(false[i]), 6), round(float(true[i]), 4)] for i in kept]
         return curves
+
+
+def _spread(false: np.ndarray, points: int, least: float) -> np.ndarray:
+    """Which points of a curve to keep: all, or half of them evenly and half by the logarithm of their false positive rate."""
+    if len(false) <= points:
+        return np.arange(len(false))
+    evenly = np.linspace(0, len(false) - 1, points - points // 2).astype(int)
+    rates = np.geomspace(least, 1, points // 2)
+    return np.union1d(evenly, np.searchsorted(false, rates * (1 + 1e-9), side="right") - 1)
 
 
 def _auc(context: AuditContext) -> list[Measurement]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from expunge.figures import Sheet
+from expunge.sheet import Sheet
 
 __all__ = ["page"]
 
