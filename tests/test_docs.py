@@ -30,7 +30,7 @@ NOT_RUN = {
     "language-models.md": "needs a GPU, the whole data set and a model from the hub",
     "offset.md": "a sketch, `ask` is yours; tests/test_offset.py runs one",
     "plug-in.md": "a sketch; tests/plugin_package/tests/test_capped.py is the whole of it, and runs",
-    "several-processes.md": "needs four GPUs; tests/test_ranks.py starts two processes on the CPU",
+    "several-processes.md": "needs several GPUs or Ray; tests/test_ranks.py and tests/test_ray.py run small ones on the CPU",
 }
 """The blocks that no test runs: page -> why."""
 
