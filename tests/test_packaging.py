@@ -45,11 +45,11 @@ def test_the_wheel_holds_every_module_and_file(wheel: Path) -> None:
         for path in (source / "expunge").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {"expunge/py.typed", "expunge/page.html.jinja", "expunge/__main__.py"} <= expected
+    assert {"expunge/py.typed", "expunge/page_files/report.html.jinja", "expunge/__main__.py"} <= expected
     with zipfile.ZipFile(wheel) as file:
         found = {name for name in file.namelist() if ".dist-info/" not in name}
         own = {name for name in found if not name.startswith("expunge/")}
-        texts = {name: file.read(name) for name in ("expunge/page.html.jinja", "expunge/cli.py")}
+        texts = {name: file.read(name) for name in ("expunge/page_files/report.html.jinja", "expunge/cli.py")}
     assert not own
     assert found == expected
     for name, text in texts.items():
@@ -90,7 +90,7 @@ def test_everything_imported_is_declared_and_everything_declared_is_used() -> No
     extras = {
         name: {plain(requirement) for requirement in requirements}
         for name, requirements in PROJECT["optional-dependencies"].items()
-        if name not in ("dev", "docs")
+        if name not in ("dev", "docs", "browser")
     }
     optional = set().union(*extras.values())
     assert needed <= core | optional
