@@ -78,6 +78,7 @@ LAYERS = [
         "tasks.token_classification",
         "tasks.generation",
         "token_head",
+        "token_sums",
         "generating",
         "demo_words",
         "demo_wordings",

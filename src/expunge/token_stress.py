@@ -15,7 +15,7 @@ from expunge.generating import generate
 from expunge.head import head_of
 from expunge.scoring import ScoreTable
 from expunge.tasks.base import Encoded
-from expunge.token_head import cross_entropy
+from expunge.token_sums import cross_entropy
 from expunge.token_metrics import rouge_l
 
 if TYPE_CHECKING:

@@ -202,9 +202,9 @@ class UnlearnTrainer(ResumableTrainer, SharedTrainer):
         number = self.state.global_step
         forget, retain, alternate = (self._gatherer.scores(group, pairs, outputs) for group in GROUPS)
         step = Step(forget, retain, number, self.method_state, alternate)
+        parts = self.method.loss(step)
         if self.watch and self._layer is None:
             self.watch(forget)
-        parts = self.method.loss(step)
         loss = torch.stack(list(parts.values())).sum()
         shown = {name: float(part.detach()) for name, part in parts.items()}
         if not torch.isfinite(loss):
