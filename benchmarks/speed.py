@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import workloads
 
-from expunge.bench.timing import SideBySide, machine, markdown
+from expunge.bench.timing import Spent, machine, markdown, side_by_side
 from expunge.folders import whole_file
 from expunge.methods.contrastive import ContrastiveUnlearning
 from expunge.methods.deepcut import DeepCUT
@@ -54,20 +54,20 @@ def measured(name: str, repeats: int, precision: str) -> dict[str, Any]:
     """A row: our steps beside bare ones."""
     make, method, retain, has_bar = ROWS[name]
     work = make()
-    bare: list[float] = []
+    bare: list[Spent] = []
 
     def between(trainer: Any, number: int) -> None:
         inputs, targets = workloads.same_tokens(trainer.train_dataset[number - 1])
         bare.append(workloads.bare_step(trainer.model, trainer.optimizer, inputs, targets, precision))
 
-    seconds, before = workloads.timed_steps(
+    ours, before = workloads.timed_steps(
         work, method, steps=repeats + WARM, retain=retain, precision=precision, between=between
     )
-    found = SideBySide(tuple(seconds[WARM:]), tuple(bare[WARM:]))
+    found = side_by_side(ours[WARM:], bare[WARM:])
     rows = sum(len(b) for b in _parts(work, method))
     return {
-        "name": name, **found.row(), **({"most": BAR} if has_bar else {}), "precision": precision, "rows": rows,
-        "before_first_step": round(before, 2), "machine": machine(torch.get_num_threads()),
+        "name": name, **found, **({"most": BAR} if has_bar else {}), "precision": precision, "rows": rows,
+        "before_first_step": round(before.wall, 2), "machine": machine(torch.get_num_threads()),
     }  # fmt: skip
 
 

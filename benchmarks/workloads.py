@@ -6,7 +6,6 @@ Records are drawn tokens: how long a step takes hangs on their number and length
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 import transformers
 from transformers import TrainerCallback
 
+from expunge.bench.timing import Spent
 from expunge.config import TrainingConfig
 from expunge.fit import arguments
 from expunge.methods.base import Method
@@ -112,16 +112,16 @@ class _Between(TrainerCallback):
 
     def __init__(self, between: Callable[[int], None]) -> None:
         self._between = between
-        self._start = 0.0
-        self.seconds: list[float] = []
+        self._start = Spent.now()
+        self.spent: list[Spent] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._start = time.perf_counter()
+        self._start = Spent.now()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.seconds.append(time.perf_counter() - self._start)
+        self.spent.append(Spent.now().since(self._start))
         self._between(state.global_step)
-        self._start = time.perf_counter()
+        self._start = Spent.now()
 
 
 def timed_steps(
@@ -132,8 +132,8 @@ def timed_steps(
     retain: int,
     precision: str = "float32",
     between: Callable[[UnlearnTrainer, int], None] | None = None,
-) -> tuple[list[float], float]:
-    """Seconds of each of our trainer's steps, all that a run's step does included, and of what came before the first.
+) -> tuple[list[Spent], Spent]:
+    """What each of our trainer's steps took, all that a run's step does included, and what came before the first.
 
     Args:
         work: Model and records.
@@ -149,19 +149,19 @@ def timed_steps(
             folder, 0, settings, max_steps=steps, per_device_train_batch_size=work.batch,
             max_grad_norm=settings.max_grad_norm,
         )  # fmt: skip
-        start = time.perf_counter()
+        start = Spent.now()
         trainer = UnlearnTrainer(
             work.model, args, method=method, task=work.task, forget=work.records(2 * work.batch, 1),
             retain=work.records(retain, 2), given=Preparation(unseen=work.records(256, 3)),
             cache=Path(folder) / "reference",
         )  # fmt: skip
-        before = time.perf_counter() - start
+        before = Spent.now().since(start)
         timing = _Between(lambda number: between(trainer, number) if between else None)
         for callback in (transformers.PrinterCallback, transformers.ProgressCallback):
             trainer.remove_callback(callback)
         trainer.add_callback(timing)
         trainer.train()
-    return timing.seconds, before
+    return timing.spent, before
 
 
 def same_tokens(parts: Parts) -> tuple[dict[str, Any], torch.Tensor]:
@@ -183,12 +183,18 @@ def same_tokens(parts: Parts) -> tuple[dict[str, Any], torch.Tensor]:
     return inputs, targets
 
 
-def bare_step(model: Any, optimizer: Any, inputs: dict[str, Any], targets: torch.Tensor, precision: str) -> float:
-    """Seconds of one forward pass with the model's own loss, its backward pass and the optimizer's step."""
-    start = time.perf_counter()
+def bare_step(model: Any, optimizer: Any, inputs: dict[str, Any], targets: torch.Tensor, precision: str) -> Spent:
+    """What one forward pass with the model's own loss, its backward pass and the optimizer's step take."""
+    start = Spent.now()
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
         loss = model(**inputs, labels=targets).loss
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    return time.perf_counter() - start
+    return Spent.now().since(start)
+
+
+def memory(field: str) -> int:
+    """Bytes of a field of /proc/self/status (Linux)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024

@@ -49,7 +49,7 @@ LAYERS = [
         "retain_term",
     },
     {"token_losses", "token_metrics", "token_attacks", "preference"},
-    {"config", "tasks.base", "data.records"},
+    {"config", "tasks.base", "data.records", "missing"},
     {
         "models",
         "adapter_folder",
@@ -99,6 +99,7 @@ LAYERS = [
     {
         "preparation",
         "step_batches",
+        "length_groups",
         "gathering",
         "referring",
         "fit",

@@ -15,8 +15,8 @@ from expunge.generating import generate
 from expunge.head import head_of
 from expunge.scoring import ScoreTable
 from expunge.tasks.base import Encoded
-from expunge.token_sums import cross_entropy
 from expunge.token_metrics import rouge_l
+from expunge.token_sums import cross_entropy
 
 if TYPE_CHECKING:
     from expunge.stress import Material

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,29 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SideBySide", "bar_met", "machine", "markdown"]
+__all__ = ["SideBySide", "Spent", "bar_met", "machine", "markdown", "side_by_side"]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a piece of work took.
+
+    Attributes:
+        wall: Seconds on the clock.
+        cpu: Seconds of processor time, over all threads: less hangs there on what else the machine does.
+    """
+
+    wall: float
+    cpu: float
+
+    @staticmethod
+    def now() -> Spent:
+        """The clocks as they stand."""
+        return Spent(time.perf_counter(), time.process_time())
+
+    def since(self, start: Spent) -> Spent:
+        """What has passed since an earlier reading."""
+        return Spent(self.wall - start.wall, self.cpu - start.cpu)
 
 
 @dataclass(frozen=True)
@@ -48,6 +71,14 @@ class SideBySide:
         }
 
 
+def side_by_side(ours: Sequence[Spent], other: Sequence[Spent], *, swapped: bool = False) -> dict[str, Any]:
+    """A row of both clocks: wall as `SideBySide.row`, and under ``cpu`` the ratio of processor times with its spread."""
+    wall = SideBySide(tuple(t.wall for t in ours), tuple(t.wall for t in other))
+    cpu = SideBySide(tuple(t.cpu for t in ours), tuple(t.cpu for t in other))
+    median, low, high = (round(value, 3) for value in cpu.over(swapped=swapped))
+    return {**wall.row(swapped=swapped), "cpu": {"ratio": median, "low": low, "high": high}}
+
+
 def bar_met(row: Mapping[str, Any]) -> bool | None:
     """Whether a row's median ratio reaches its bar: at most (`most`) or at least (`least`); None without a bar."""
     if "most" in row:
@@ -70,7 +101,7 @@ def machine(threads: int) -> str:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], columns: tuple[str, str]) -> str:
-    """A table of rows as `SideBySide.row` makes them, with `name` and, where there is one, a bar.
+    """A table of rows as `side_by_side` makes them, with `name` and, where there is one, a bar.
 
     Args:
         rows: The rows.
@@ -86,6 +117,6 @@ def markdown(rows: Sequence[Mapping[str, Any]], columns: tuple[str, str]) -> str
         verdict = "" if met is None else ", reached" if met else ", missed"
         lines.append(
             f"| {row['name']} | {row['ours']['median']:.3f} | {row['other']['median']:.3f} | {row['ratio']:.2f} "
-            f"({row['low']:.2f} to {row['high']:.2f}) | {row['n']} | {bar}{verdict} |"
+            f"({row['low']:.2f} to {row['high']:.2f}) | {row['cpu']['ratio']:.2f} | {row['n']} | {bar}{verdict} |"
         )
     return "\n".join(lines) + "\n"
