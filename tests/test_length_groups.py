@@ -26,7 +26,7 @@ def test_a_long_row_does_not_widen_the_others() -> None:
 
 
 def test_what_saves_less_than_a_pass_costs_stays_together() -> None:
-    """8 rows of 8 tokens and 8 of 16: 16 x 16 = 256 as one, with a pass 384; 8 x 8 + 8 x 16 + 2 x 128 = 448 as two; rows stay as they come."""
+    """8 rows of 8 tokens and 8 of 16: 16 x 16 + 128 = 384 as one, 8 x 8 + 8 x 16 + 2 x 128 = 448 as two."""
     assert cut([8, 16] * 8, 16) == [(list(range(16)), 16)]
     assert cut([5], 48) == [([0], 8)]
 
