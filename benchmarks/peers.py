@@ -114,7 +114,7 @@ def trainer_row(name: str, repeats: int) -> dict[str, Any]:
             trainer.train()
 
         stepped, theirs = peer_code.Stepped(start), []
-        ours, before = workloads.timed_steps(
+        ours, before, _ = workloads.timed_steps(
             workloads.Workload(work.model, task, BATCH, lambda count, seed: encoded.get(seed, encoded[2])), method,
             steps=repeats + WARM, retain=len(retain), between=lambda trainer, number: theirs.append(stepped.step()),
         )  # fmt: skip

@@ -2,7 +2,8 @@
 
 The least is one bare forward and backward pass with the model's own loss and AdamW's step over the same non-padding tokens,
 views of records included, without clipping, bookkeeping or padding. Trainer and bare step take turns in one process, on the
-same weights and optimizer; the first two of each are left out. Prints a JSON line a row, then a table.
+same weights and optimizer; the first two of each are left out, and of a last one floating-point operations are counted. Prints
+a JSON line a row, then a table.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import workloads
+from torch.utils.flop_counter import FlopCounterMode
 
 from expunge.bench.timing import Spent, machine, markdown, side_by_side
 from expunge.folders import whole_file
@@ -50,23 +54,28 @@ ROWS: dict[str, tuple[Callable[[], workloads.Workload], Any, int, bool]] = {
 }
 
 
-def measured(name: str, repeats: int, precision: str) -> dict[str, Any]:
+def measured(name: str, repeats: int, precision: str, batch: int | None) -> dict[str, Any]:
     """A row: our steps beside bare ones."""
     make, method, retain, has_bar = ROWS[name]
     work = make()
+    work = replace(work, batch=batch or work.batch)
     bare: list[Spent] = []
+    counter = FlopCounterMode(display=False)
 
     def between(trainer: Any, number: int) -> None:
         inputs, targets = workloads.same_tokens(trainer.train_dataset[number - 1])
-        bare.append(workloads.bare_step(trainer.model, trainer.optimizer, inputs, targets, precision))
+        with counter if number > repeats + WARM else nullcontext():
+            bare.append(workloads.bare_step(trainer.model, trainer.optimizer, inputs, targets, precision))
 
-    ours, before = workloads.timed_steps(
-        work, method, steps=repeats + WARM, retain=retain, precision=precision, between=between
+    ours, before, operations = workloads.timed_steps(
+        work, method, steps=repeats + WARM, retain=retain, precision=precision, between=between, counted=True
     )
-    found = side_by_side(ours[WARM:], bare[WARM:])
+    found = side_by_side(ours[WARM:], bare[WARM:-1])
+    least = counter.get_total_flops()
     rows = sum(len(b) for b in _parts(work, method))
     return {
         "name": name, **found, **({"most": BAR} if has_bar else {}), "precision": precision, "rows": rows,
+        "operations": {"ours": operations, "bare": least, "ratio": round(operations / least, 3)},
         "before_first_step": round(before.wall, 2), "machine": machine(torch.get_num_threads()),
     }  # fmt: skip
 
@@ -79,6 +88,7 @@ def _parts(work: workloads.Workload, method: Any) -> list[range]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", help=f"any of {', '.join(ROWS)}, or the beginning of some; left out: all")
+    parser.add_argument("--batch", type=int, default=None, help="forget records a step, in place of 32 and 8")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--json", type=Path, default=None, help="file that rows are put into, beside those in it")
@@ -88,7 +98,7 @@ def main() -> None:
         parser.error(f"there is no such row: {', '.join(given.rows)}")
     made = []
     for name in asked:
-        made.append(measured(name, given.repeats, given.precision))
+        made.append(measured(name, given.repeats, given.precision, given.batch))
         print(json.dumps(made[-1]), flush=True)
         if given.json:
             kept = json.loads(given.json.read_text(encoding="utf-8")) if given.json.is_file() else []

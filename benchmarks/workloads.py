@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback
 
 from expunge.bench.timing import Spent
@@ -107,20 +108,32 @@ def smollm2(batch: int = 8, length: int = 128, prompt: int = 1, folder: str = ""
     return Workload(model, task, batch, records)
 
 
-class _Between(TrainerCallback):
-    """Times each step of a trainer, and calls something between two of them that is not counted."""
+class Between(TrainerCallback):
+    """Times each step of a trainer, and calls something between two of them that is not counted.
 
-    def __init__(self, between: Callable[[int], None]) -> None:
-        self._between = between
+    Args:
+        between: Called with the number of steps done.
+        last: The step whose floating-point operations are counted; its time tells nothing.
+    """
+
+    def __init__(self, between: Callable[[int], None], last: int | None = None) -> None:
+        self._between, self._last = between, last
         self._start = Spent.now()
+        self._counter = FlopCounterMode(display=False)
         self.spent: list[Spent] = []
+        self.operations = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._start = Spent.now()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.spent.append(Spent.now().since(self._start))
+        if state.global_step == self._last:
+            self._counter.__exit__(None, None, None)
+            self.operations = self._counter.get_total_flops()
         self._between(state.global_step)
+        if state.global_step + 1 == self._last:
+            self._counter.__enter__()
         self._start = Spent.now()
 
 
@@ -132,8 +145,9 @@ def timed_steps(
     retain: int,
     precision: str = "float32",
     between: Callable[[UnlearnTrainer, int], None] | None = None,
-) -> tuple[list[Spent], Spent]:
-    """What each of our trainer's steps took, all that a run's step does included, and what came before the first.
+    counted: bool = False,
+) -> tuple[list[Spent], Spent, int]:
+    """What each of our trainer's steps took, all that a run's step does included, what came before the first, and operations.
 
     Args:
         work: Model and records.
@@ -142,11 +156,12 @@ def timed_steps(
         retain: Retained records to draw from.
         precision: ``float32`` or ``bfloat16`` (autocast).
         between: Called with the trainer and the number of steps done between two steps, uncounted.
+        counted: Do one step more, whose floating-point operations are counted in place of its time.
     """
     settings = TrainingConfig(learning_rate=RATE, batch_size=work.batch, precision=precision)  # pyright: ignore
     with tempfile.TemporaryDirectory(prefix="expunge-speed-") as folder:
         args = arguments(
-            folder, 0, settings, max_steps=steps, per_device_train_batch_size=work.batch,
+            folder, 0, settings, max_steps=steps + counted, per_device_train_batch_size=work.batch,
             max_grad_norm=settings.max_grad_norm,
         )  # fmt: skip
         start = Spent.now()
@@ -156,12 +171,14 @@ def timed_steps(
             cache=Path(folder) / "reference",
         )  # fmt: skip
         before = Spent.now().since(start)
-        timing = _Between(lambda number: between(trainer, number) if between else None)
+        timing = Between(
+            lambda number: between(trainer, number) if between else None, last=steps + 1 if counted else None
+        )
         for callback in (transformers.PrinterCallback, transformers.ProgressCallback):
             trainer.remove_callback(callback)
         trainer.add_callback(timing)
         trainer.train()
-    return timing.spent, before
+    return timing.spent[:steps], before, timing.operations
 
 
 def same_tokens(parts: Parts) -> tuple[dict[str, Any], torch.Tensor]:

@@ -122,8 +122,12 @@ def gradients(model: Any, material: Material) -> tuple[dict[str, Floats], float]
                     continue
                 model.zero_grad(set_to_none=True)
                 cross_entropy(head, head.run(model, batch), batch.labels).backward()
-                parts = [p.grad.double().square().sum() for p in model.parameters() if p.grad is not None]
-                norms[i] = float(torch.stack(parts).sum().sqrt())
+                parts = [
+                    torch.linalg.vector_norm(p.grad, dtype=torch.float64)
+                    for p in model.parameters()
+                    if p.grad is not None
+                ]
+                norms[i] = float(torch.linalg.vector_norm(torch.stack(parts)))
             found[group] = norms
     finally:
         model.zero_grad(set_to_none=True)

@@ -47,7 +47,7 @@ def summed(head: TokenHead, function: Callable[..., Tensor], hidden: Tensor, *ro
         Scalar, and (U,).
     """
     if not torch.is_grad_enabled():
-        terms = [function(head.logits(hidden[p]), *(r[p] for r in rows)) for p in _parts(head, hidden)]
+        terms = [function(_logits(head, hidden[p]), *(r[p] for r in rows)) for p in _parts(head, hidden)]
         found = torch.cat(terms) if terms else hidden.new_zeros(0)
         return found.sum(), found
     return _Summed.apply(head, function, rows, hidden, *head.module.parameters())  # pyright: ignore
@@ -82,6 +82,13 @@ def _losses(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(logits, labels, reduction="none")
 
 
+def _logits(head: TokenHead, hidden: Tensor) -> Tensor:
+    """As the head makes them, past hooks that watch all modules: those of profilers want no gradient within a pass."""
+    layer = head.module
+    found = functional.linear(hidden.to(layer.weight.dtype), layer.weight, layer.bias)
+    return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
+
+
 def _parts(head: TokenHead, hidden: Tensor) -> list[slice]:
     return list(part_sizes(len(hidden), head.module.out_features))
 
@@ -102,7 +109,7 @@ class _Summed(torch.autograd.Function):
         for part in _parts(head, hidden):
             with torch.enable_grad():
                 leaf = hidden[part].detach().requires_grad_(wanted[0])
-                found = function(head.logits(leaf), *(row[part] for row in rows))
+                found = function(_logits(head, leaf), *(row[part] for row in rows))
                 whole = found.sum()
             terms.append(found.detach())
             if not inputs:
@@ -134,7 +141,7 @@ class _LabelLogp(torch.autograd.Function):
         del own
         found, probabilities, room = [], [], _KEPT
         for part in _parts(head, hidden):
-            logits = head.logits(hidden[part].detach())
+            logits = _logits(head, hidden[part].detach())
             total = logits.logsumexp(dim=-1, keepdim=True)
             found.append(logits.gather(1, labels[part, None]).squeeze(1) - total.squeeze(1))
             room -= logits.numel()
@@ -158,7 +165,7 @@ class _LabelLogp(torch.autograd.Function):
             kept, total = ctx.probabilities[place]
             with torch.no_grad():
                 if kept is None:
-                    kept = head.logits(hidden[part]).sub_(total).exp_()
+                    kept = _logits(head, hidden[part]).sub_(total).exp_()
                 # Of log p_y by the logits: 1 at the label less p; `kept` becomes that, each row weighed.
                 own = outer[part, None].to(kept.dtype)
                 kept.mul_(-own).scatter_add_(1, labels[part, None], own)
