@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo demo-generation fmt lint types test test-slow test-lowest test-browser docs bench-encoders bench-calibrated bench-lira bench-tofu bench-continual bench-deep clean
+.PHONY: help install install-dev demo demo-generation fmt lint types test test-slow test-lowest test-browser docs bench-encoders bench-calibrated bench-lira bench-tofu bench-continual bench-deep bench-speed clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -126,6 +126,13 @@ DEEP ?= benchmarks/results/deep
 
 bench-deep: $(VENV)/.installed-generation  ## Can a forgotten fact still be deduced? EDU-RELAT (ONLY=a row; goes on where it was)
 	$(BIN)/expunge bench deep benchmarks/deep.toml --data $(DATA)/edu_relat/edu_relat.json --out $(DEEP) --work bench-output/work-deep $(if $(ONLY),--only '$(ONLY)') --table $(if $(filter benchmarks/results/deep,$(DEEP)),docs/benchmark,$(DEEP))/deep.md
+
+SPEED ?= bench-output/speed
+
+bench-speed: $(VENV)/.installed-generation  ## What a step costs over a bare one, and what a larger data set or request costs (ROWS=minilm)
+	mkdir -p $(SPEED)
+	$(BIN)/python benchmarks/speed.py $(ROWS) --json $(SPEED)/steps.json
+	$(BIN)/python benchmarks/scaling.py --most 1000 --json $(SPEED)/scaling.json --svg $(SPEED)/scaling.svg
 
 clean:  ## Remove what these commands made, .venv and demo-output included
 	rm -rf $(VENV) .venv-lowest demo-output demo-generation-output bench-output docs/_build docs/reference .pytest_cache .ruff_cache .hypothesis dist build

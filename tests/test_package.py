@@ -50,7 +50,7 @@ LAYERS = [
     },
     {"token_losses", "token_metrics", "token_attacks", "preference"},
     {"tasks.on_demand"},
-    {"config", "tasks.base", "data.records"},
+    {"config", "tasks.base", "data.records", "missing"},
     {
         "models",
         "adapter_folder",
@@ -81,6 +81,7 @@ LAYERS = [
         "tasks.token_classification",
         "tasks.generation",
         "token_head",
+        "token_sums",
         "generating",
         "demo_words",
         "demo_wordings",
@@ -103,6 +104,7 @@ LAYERS = [
     {
         "preparation",
         "step_batches",
+        "length_groups",
         "gathering",
         "referring",
         "fit",

@@ -199,23 +199,27 @@ def plan(options: dict[str, Any], config: _Config = None, set_: _Set = None, jso
 
 
 def _prepare(config: Path | None, sets: Sequence[str] | None, options: dict[str, Any], out: str | None) -> Any:
+    from expunge.config import RunConfig
+    from expunge.folders import must_be_apart, must_be_new
+    from expunge.missing import missing
+
+    extra = must_be_new(out) if out is not None else []
+    if config is None and not given(options) and not sets:
+        way_out = "Give a config (`expunge init deepcut > run.toml`), or --model, --data, --forget and --held-out."
+        extra = [*extra, Problem("run", "neither a config nor options are given", way_out)]
+        raise UsageError(extra)
+    try:
+        settings = RunConfig.load(config, list(sets or ()), given(options))
+    except UsageError as error:
+        raise UsageError([*extra, *error.problems]) from None
+    if out is not None and not extra:
+        extra = must_be_apart(out, settings.model.path)
+    if absent := missing(settings):
+        raise UsageError([*extra, *absent])
     with _quiet_libraries():
         from expunge.checks import check as check_all
-        from expunge.config import RunConfig
-        from expunge.folders import must_be_apart, must_be_new
         from expunge.shareable import unshareable
 
-        extra = must_be_new(out) if out is not None else []
-        if config is None and not given(options) and not sets:
-            way_out = "Give a config (`expunge init deepcut > run.toml`), or --model, --data, --forget and --held-out."
-            extra = [*extra, Problem("run", "neither a config nor options are given", way_out)]
-            raise UsageError(extra)
-        try:
-            settings = RunConfig.load(config, list(sets or ()), given(options))
-        except UsageError as error:
-            raise UsageError([*extra, *error.problems]) from None
-        if out is not None and not extra:
-            extra = must_be_apart(out, settings.model.path)
         return check_all(settings, extra=[*extra, *unshareable(settings)])
 
 

@@ -13,7 +13,7 @@ from expunge.head import head_of
 from expunge.models import head_sizes, load_model
 from expunge.progress import Progress, trainer_stage
 from expunge.tasks.base import Batch, Encoded
-from expunge.token_head import cross_entropy
+from expunge.token_sums import cross_entropy
 
 __all__ = ["arguments", "device", "fit", "plain", "train"]
 

@@ -16,6 +16,7 @@ from expunge.collectives import everywhere
 from expunge.errors import UndeclaredNeedError
 from expunge.scoring import margins
 from expunge.token_head import TokenHead, in_parts
+from expunge.token_sums import label_logp, made_once, summed
 
 if TYPE_CHECKING:
     from expunge.reference import Reference
@@ -26,8 +27,8 @@ __all__ = ["Scores", "Step"]
 class Scores:
     """What a model says of one group's units, flat: a row is a view of a unit.
 
-    Where units are tokens, logits exist only a part of the units at a time: `logp`, `cross_entropy`, `kl`, `kl_from` and
-    `per_unit` never hold them all; reading `logits` does.
+    Where units are tokens, logits exist only a part of the units at a time: `logp`, `cross_entropy`, `kl`, `kl_from`,
+    `total` and `per_unit` never hold them all; reading `logits` does.
 
     Attributes:
         labels: (U,) class of each unit.
@@ -70,6 +71,7 @@ class Scores:
         self.head = head
         self._layer = layer
         self._own = own
+        self._known_logp: Tensor | None = None
 
     def _declared(self, what: str) -> None:
         need = f"{self._group}.{what}"
@@ -151,22 +153,57 @@ class Scores:
         mine = [row[self._own] for row in rows]
         return everywhere(in_parts(function, len(mine[0]), vocabulary, *mine))
 
+    def total(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """Sum over units of what `per_unit` gives, cheaper where they are tokens: their logits are made once, not twice.
+
+        Args:
+            function: Takes (n, C) logits and n rows of each of `rows`; gives (n,).
+            rows: (U, ...) each, without a gradient.
+        """
+        return self._total(function, *rows)[0]
+
+    def _total(self, function: Callable[..., Tensor], *rows: Tensor) -> tuple[Tensor, Tensor]:
+        """As `total`; and the (U,) terms, without a gradient."""
+        self._declared("logits")
+        head = self.head
+        if head is None or not made_once(head):
+            terms = self.per_unit(function, *rows)
+            return terms.sum(), terms.detach()
+        value, terms = summed(head, function, self._hidden[self._own], *(row[self._own] for row in rows))
+        return everywhere(value[None]).sum(), everywhere(terms)
+
     def per_unit_with_reference(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
         """As `per_unit`, for ``function(logits, reference logits, *rows)``."""
+        return self.per_unit(*self._with_reference(function), *rows)
+
+    def total_with_reference(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """As `total`, for ``function(logits, reference logits, *rows)``."""
+        return self.total(*self._with_reference(function), *rows)
+
+    def _with_reference(self, function: Callable[..., Tensor]) -> tuple[Callable[..., Tensor], Tensor]:
+        """The function of what is kept of the original, and that."""
         self._declared("reference")
         assert self._reference is not None, "these scores were made without a reference"
         if self.head is None:
-            return self.per_unit(function, self.reference, *rows)
+            return function, self.reference
         frozen, hidden = self._reference.hidden(self._group, self.record_index, self.unit_index)
 
         def both(logits: Tensor, before: Tensor, *own: Tensor) -> Tensor:
             return function(logits, frozen(before).to(logits.dtype), *own)
 
-        return self.per_unit(both, hidden, *rows)
+        return both, hidden
 
     def logp(self, labels: Tensor | None = None) -> Tensor:
         """(U,) log-probabilities of the labels, or of (U,) others, in nats."""
-        return self.per_unit(_logp, self.labels if labels is None else labels)
+        wanted = self.labels if labels is None else labels
+        if self.head is not None and made_once(self.head):
+            self._declared("logits")
+            found = everywhere(label_logp(self.head, self._hidden[self._own], wanted[self._own]))
+        else:
+            found = self.per_unit(_logp, wanted)
+        if labels is None:
+            self._known_logp = found.detach()
+        return found
 
     @property
     def reference_logp(self) -> Tensor:
@@ -193,25 +230,33 @@ class Scores:
 
     def kl(self) -> Tensor:
         """Mean over units of KL(original || model), in nats; 0 without units."""
-        return self.per_unit_with_reference(_kl).sum() / max(1, len(self.labels))
+        return self.total_with_reference(_kl) / max(1, len(self.labels))
 
     def record_margins(self) -> np.ndarray:
-        """(rows,) log-odds of each row's record, in nats, as `ScoreTable.record_margins`; for those who only look on."""
+        """(rows,) log-odds of each row's record, in nats, as `ScoreTable.record_margins`; for those who only look on.
+
+        Of tokens, what the method's loss has read already is not made again: ask after it.
+        """
         with torch.no_grad():
             if self._logits is None:
                 assert self.head is not None
-                head = self.head
-                found = self._in_parts(
-                    lambda hidden, labels: margins(head.logits(hidden).double(), labels), self._hidden, self.labels
-                )
+                head, known = self.head, self._known_logp
+                losses_ = -(
+                    self._in_parts(lambda h, labels: _logp(head.logits(h), labels), self._hidden, self.labels)
+                    if known is None
+                    else known
+                ).double()
             else:
                 found = margins(self._logits.double(), self.labels)
-            if not self.several_units:
-                return found.cpu().numpy()
+                if not self.several_units:
+                    return found.cpu().numpy()
+                losses_ = functional.softplus(-found)
             _, place = self.record_index.unique(return_inverse=True)
             sums, counts = (
-                torch.zeros(int(place.max()) + 1, dtype=found.dtype, device=found.device).index_add(0, place, values)
-                for values in (functional.softplus(-found), torch.ones_like(found))
+                torch.zeros(int(place.max()) + 1, dtype=losses_.dtype, device=losses_.device).index_add(
+                    0, place, values
+                )
+                for values in (losses_, torch.ones_like(losses_))
             )
             loss = (sums / counts).clamp(min=1e-300)
             return (-loss - torch.log(-torch.expm1(-loss))).cpu().numpy()
@@ -229,7 +274,10 @@ class Scores:
         """Mean negative log-probability of the labels, or of (U,) others, over the units, in nats; 0 without units."""
         wanted = self.labels if labels is None else labels
         if self.head is not None:
-            return -self.logp(wanted).sum() / max(1, len(wanted))
+            value, terms = self._total(_logp, wanted)
+            if labels is None:
+                self._known_logp = terms
+            return -value / max(1, len(wanted))
         return functional.cross_entropy(self.logits, wanted, reduction="sum") / max(1, len(wanted))
 
     def kl_from(self, teacher: Tensor, temperature: float = 1.0) -> Tensor:

@@ -18,8 +18,8 @@ from expunge.deep.probing import answered
 from expunge.head import head_of
 from expunge.scoring import ScoreTable, score
 from expunge.tasks.base import Encoded
-from expunge.token_head import cross_entropy
 from expunge.token_stress import alternatives, gradients, written
+from expunge.token_sums import cross_entropy
 
 __all__ = ["MOST", "RELEARNING_STEPS", "STRESSES", "Material", "quantised"]
 

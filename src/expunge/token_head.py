@@ -15,7 +15,7 @@ from expunge.errors import Problem, RunError, UsageError
 from expunge.head import must_be_finite
 from expunge.tasks.base import Batch
 
-__all__ = ["TokenHead", "cross_entropy", "find_token_head", "in_parts", "part_sizes"]
+__all__ = ["TokenHead", "find_token_head", "in_parts", "part_sizes"]
 
 _ENTRIES = 2**25
 """Logits held at once: 128 MiB in float32."""
@@ -97,18 +97,6 @@ def in_parts(function: Callable[..., Tensor], units: int, vocabulary: int, *rows
         for part in part_sizes(units, vocabulary)
     ]
     return torch.cat(parts) if parts else function(*(row[:0] for row in rows))  # pyright: ignore
-
-
-def cross_entropy(head: Any, outputs: tuple[Tensor, Tensor | None], labels: Tensor) -> Tensor:
-    """Mean negative log-probability of (U,) labels, in nats, from what a head's `run` gives: of tokens in parts."""
-    hidden, logits = outputs
-    if logits is not None:
-        return functional.cross_entropy(logits, labels)
-
-    def of(hidden: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(head.logits(hidden), labels, reduction="none")
-
-    return in_parts(of, len(labels), head.module.out_features, hidden, labels).mean()
 
 
 def find_token_head(model: Any, probe: Batch) -> TokenHead:

@@ -15,8 +15,8 @@ from expunge.generating import generate
 from expunge.head import head_of
 from expunge.scoring import ScoreTable
 from expunge.tasks.base import Encoded
-from expunge.token_head import cross_entropy
 from expunge.token_metrics import rouge_l
+from expunge.token_sums import cross_entropy
 
 if TYPE_CHECKING:
     from expunge.stress import Material
@@ -122,8 +122,12 @@ def gradients(model: Any, material: Material) -> tuple[dict[str, Floats], float]
                     continue
                 model.zero_grad(set_to_none=True)
                 cross_entropy(head, head.run(model, batch), batch.labels).backward()
-                parts = [p.grad.double().square().sum() for p in model.parameters() if p.grad is not None]
-                norms[i] = float(torch.stack(parts).sum().sqrt())
+                parts = [
+                    torch.linalg.vector_norm(p.grad, dtype=torch.float64)
+                    for p in model.parameters()
+                    if p.grad is not None
+                ]
+                norms[i] = float(torch.linalg.vector_norm(torch.stack(parts)))
             found[group] = norms
     finally:
         model.zero_grad(set_to_none=True)

@@ -16,6 +16,7 @@ from expunge.errors import NonFiniteLossError
 from expunge.gathering import Gatherer, Outputs, leaves
 from expunge.halfway import hold_all_but, layer_of, states_behind
 from expunge.head import head_of
+from expunge.length_groups import by_length
 from expunge.methods.base import GROUPS, Method
 from expunge.models import passes_of
 from expunge.preparation import Preparation, prepared_state
@@ -178,18 +179,12 @@ class UnlearnTrainer(ResumableTrainer, SharedTrainer):
         return list(zip(states, flat, strict=True))
 
     def _forward(self, model: Any, parts: Parts, weight: float = 1.0) -> list[Outputs | None]:
-        """Outputs of all groups: one forward where forget and retain fall in one length bucket, else two in one graph."""
-        forget, retain, alternate = parts
+        """Outputs of all groups: rows of forget and retained records run together, by length, in one graph."""
         count = sum(len(batch) for batch in parts if batch is not None and len(batch.labels))
         self._passes += self._share * weight * count
-        if self._cut is None and forget is not None and retain is not None and forget.length == retain.length:
-            both = self._run(model, forget.followed_by(retain))
-            cut = len(forget.labels)
-            first, second = ([None if t is None else t[part] for t in both] for part in (slice(cut), slice(cut, None)))
-            found: list[Any] = [tuple(first), tuple(second)]
-        else:
-            found = [None if batch is None else self._run(model, batch) for batch in (forget, retain)]
-        return [*found, None if alternate is None else self._run(model, alternate)]
+        if self._cut is None:
+            return [out for some in (parts[:2], parts[2:]) for out in by_length(lambda b: self._run(model, b), some)]
+        return [None if batch is None else self._run(model, batch) for batch in parts]
 
     def _run(self, model: Any, batch: Batch) -> Outputs:
         if self._layer is not None:
@@ -202,9 +197,9 @@ class UnlearnTrainer(ResumableTrainer, SharedTrainer):
         number = self.state.global_step
         forget, retain, alternate = (self._gatherer.scores(group, pairs, outputs) for group in GROUPS)
         step = Step(forget, retain, number, self.method_state, alternate)
+        parts = self.method.loss(step)
         if self.watch and self._layer is None:
             self.watch(forget)
-        parts = self.method.loss(step)
         loss = torch.stack(list(parts.values())).sum()
         shown = {name: float(part.detach()) for name, part in parts.items()}
         if not torch.isfinite(loss):

@@ -48,11 +48,10 @@ class CEU(Method):
         from expunge.token_losses import ceu
 
         forget = step.forget
-        terms = forget.per_unit(ceu, forget.labels)
-        if self.skip:
-            counted = (forget.place_in_record >= self.skip).to(terms.dtype)
-            terms = terms * counted
-            part = terms.sum() / counted.sum().clamp(min=1)
-        else:
-            part = terms.sum() / max(1, len(terms))
+        counted = (forget.place_in_record >= self.skip).float()
+
+        def one(logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
+            return ceu(logits, labels) * counted.to(logits.dtype)
+
+        part = forget.total(one, forget.labels, counted) / counted.sum().clamp(min=1)
         return {**retained(step, self.retain, self.retain_weight), "forget": part}

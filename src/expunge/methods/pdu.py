@@ -60,9 +60,8 @@ class PDU(Method):
     def loss(self, step: Step) -> dict[str, Tensor]:
         from expunge.token_losses import flatness
 
-        terms = step.forget.per_unit(flatness)
         held = retained(step, self.retain, 1.0)
-        forget = terms.sum() / max(1, len(terms))
+        forget = step.forget.total(flatness) / max(1, len(step.forget.labels))
         if not held:
             return {"forget": forget}
         return {"retain": step.state["multiplier"].to(forget.device) * held["retain"], "forget": forget}

@@ -51,6 +51,6 @@ class UNDIAL(Method):
         def one(logits: Tensor, reference: Tensor, labels: Tensor) -> Tensor:
             return undial(logits, reference, labels, self.strength)
 
-        terms = step.forget.per_unit_with_reference(one, step.forget.labels)
-        part = terms.sum() / max(1, len(terms))
+        forget = step.forget
+        part = forget.total_with_reference(one, forget.labels) / max(1, len(forget.labels))
         return {**retained(step, self.retain, self.retain_weight), "forget": part}

@@ -20,7 +20,7 @@ from expunge.o3.losses import overlap
 from expunge.o3.manifest import Manifest, request_name
 from expunge.o3.model import O3Model, prompt_length
 from expunge.tasks.base import Encoded
-from expunge.token_head import cross_entropy
+from expunge.token_sums import cross_entropy
 
 __all__ = ["Learning", "account", "append", "prompts"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -95,6 +95,7 @@ class Batch:
         unit_index: (U,) number of each unit among all units of its group; views of a unit share it.
         rows: (U,) row each unit is in; None where unit i is row i as a whole.
         columns: (U,) token each unit is read at; None likewise.
+        fill: What each of the inputs is padded with, by name; one that is not named with 0. Empty: nobody knows.
     """
 
     inputs: dict[str, Tensor]
@@ -103,6 +104,7 @@ class Batch:
     unit_index: Tensor
     rows: Tensor | None = None
     columns: Tensor | None = None
+    fill: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def length(self) -> int:
@@ -116,7 +118,7 @@ class Batch:
         """The same batch on another device."""
         moved = {name: tensor.to(target) for name, tensor in self.inputs.items()}
         rest = (self.labels, self.record_index, self.unit_index, self.rows, self.columns)
-        return Batch(moved, *(None if tensor is None else tensor.to(target) for tensor in rest))  # pyright: ignore
+        return Batch(moved, *(None if tensor is None else tensor.to(target) for tensor in rest), self.fill)  # pyright: ignore
 
     def followed_by(self, other: Batch) -> Batch:
         """Both batches as one; they must have the same length."""
@@ -127,14 +129,41 @@ class Batch:
             torch.cat([getattr(self, name), getattr(other, name)]) for name in ("labels", "record_index", "unit_index")
         )
         if self.rows is None or self.columns is None or other.rows is None or other.columns is None:
-            return Batch(inputs, labels, records, units)
+            return Batch(inputs, labels, records, units, fill=self.fill)
         rows = torch.cat([self.rows, other.rows + len(self)])
-        return Batch(inputs, labels, records, units, rows, torch.cat([self.columns, other.columns]))
+        return Batch(inputs, labels, records, units, rows, torch.cat([self.columns, other.columns]), self.fill)
+
+    def widened(self, length: int) -> Batch:
+        """The same rows, padded to a greater length."""
+        from torch.nn import functional
+
+        more = (0, length - self.length)
+        inputs = {name: functional.pad(t, more, value=self.fill.get(name, 0)) for name, t in self.inputs.items()}
+        return Batch(inputs, self.labels, self.record_index, self.unit_index, self.rows, self.columns, self.fill)
+
+    def of_rows(self, rows: Sequence[int], length: int) -> tuple[Batch, Tensor]:
+        """Some of the rows, in that order, and (U',) which units are theirs.
+
+        Args:
+            rows: Which rows.
+            length: Tokens that are kept; behind it there must be padding alone.
+        """
+        import torch
+
+        at = torch.tensor(rows, device=self.labels.device)
+        inputs = {name: tensor[at, :length] for name, tensor in self.inputs.items()}
+        if self.rows is None or self.columns is None:
+            return Batch(inputs, self.labels[at], self.record_index[at], self.unit_index[at], fill=self.fill), at
+        place = torch.full((len(self),), -1, device=at.device)
+        place[at] = torch.arange(len(at), device=at.device)
+        units = (place[self.rows] >= 0).nonzero().squeeze(1)
+        flat = (self.labels[units], self.record_index[units], self.unit_index[units])
+        return Batch(inputs, *flat, place[self.rows[units]], self.columns[units], self.fill), units
 
     def without_units(self) -> Batch:
         """The same rows to run, and nothing read of them."""
         flat = (self.labels, self.record_index, self.unit_index, self.rows, self.columns)
-        return Batch(self.inputs, *(None if tensor is None else tensor[:0] for tensor in flat))  # pyright: ignore
+        return Batch(self.inputs, *(None if tensor is None else tensor[:0] for tensor in flat), self.fill)  # pyright: ignore
 
     def targets(self) -> Tensor:
         """Labels as transformers' own losses take them: (R,), or (R, T) with `IGNORED` where there is no unit."""
@@ -170,15 +199,17 @@ def pad(
     rows = taken(encoded.input_ids, positions)
     width = max(max(map(len, rows)), length or 1)
     width = max(width, min(-(-width // _PAD_TO) * _PAD_TO, max_length))
-    fill = tokenizer.pad_token_id
+    fill = {"input_ids": tokenizer.pad_token_id}
     inputs = {
-        "input_ids": torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows]),
+        "input_ids": torch.tensor([[*row, *[fill["input_ids"]] * (width - len(row))] for row in rows]),
         "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
     }
     if encoded.token_types is not None:
         types = taken(encoded.token_types, positions)
-        fill = tokenizer.pad_token_type_id
-        inputs["token_type_ids"] = torch.tensor([[*row, *[fill] * (width - len(row))] for row in types])
+        fill["token_type_ids"] = tokenizer.pad_token_type_id
+        inputs["token_type_ids"] = torch.tensor(
+            [[*row, *[fill["token_type_ids"]] * (width - len(row))] for row in types]
+        )
     counts = [len(encoded.labels[i]) for i in positions]
     labels = torch.tensor([label for i in positions for label in encoded.labels[i]], dtype=torch.long)
     records = torch.tensor(
@@ -191,8 +222,8 @@ def pad(
     repeated = {name: tensor.repeat(views, 1) for name, tensor in inputs.items()}
     flat = (labels.repeat(views), records.repeat(views), units.repeat(views))
     if encoded.units is None:
-        return Batch(repeated, *flat)
+        return Batch(repeated, *flat, fill=fill)
     row = torch.tensor([place for place, count in enumerate(counts) for _ in range(count)], dtype=torch.long)
     column = torch.tensor([at for i in positions for at in encoded.units[i]], dtype=torch.long)
     row = torch.cat([row + view * len(positions) for view in range(views)])
-    return Batch(repeated, *flat, row, column.repeat(views))
+    return Batch(repeated, *flat, row, column.repeat(views), fill)
