@@ -154,7 +154,7 @@ def test_the_wheel_works_where_nothing_else_of_us_is(wheel: Path, tmp_path: Path
     where = run(python, "-c", "import expunge; print(expunge.__file__)")
     assert Path(where.strip()).is_relative_to(site), "it is not the one of this repository"
     for command in ([place / "bin" / "expunge"], [python, "-m", "expunge"]):
-        assert "Usage: expunge" in run(*command, "--help")
+        assert "expunge [OPTIONS] COMMAND [ARGS]" in run(*command, "--help")
     listed = run(place / "bin" / "expunge", "list")
     assert all(name in listed for group in PROJECT["entry-points"].values() for name in group)
     # The installed package passes tests of its own: those that need no file of the repository.
