@@ -76,7 +76,7 @@ docs: install-dev  ## The site, warnings as errors: docs/_build/html/index.html
 	@echo docs/_build/html/index.html
 
 LOWEST := .venv-lowest
-FAST := test_config.py test_data.py test_stats.py test_losses.py test_methods.py test_audits.py test_conformance.py test_trainer.py test_cli.py test_unlearn.py test_own_trainer.py test_near_duplicates.py test_sisa.py
+FAST := test_config.py test_stats.py test_losses.py test_trainer.py test_cli.py test_unlearn.py test_own_trainer.py
 
 test-lowest:  ## Tests on the lowest versions declared, torch apart (an environment of its own)
 	$(PYTHON) -m venv $(LOWEST)

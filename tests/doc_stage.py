@@ -186,8 +186,9 @@ class Stage:
         if ">" in words:
             target = self.folder / words[words.index(">") + 1]
             words = words[: words.index(">")]
-        if "--out" in words and words[0] in ("run", "audit", "train-sisa"):
-            shutil.rmtree(self.folder / words[words.index("--out") + 1], ignore_errors=True)  # of a command before
+        if "--out" in words and words[0] != "bench":
+            written = self.folder / words[words.index("--out") + 1]  # by a command before
+            written.unlink() if written.is_file() else shutil.rmtree(written, ignore_errors=True)
         with pytest.MonkeyPatch.context() as patch, target.open("w", encoding="utf-8") as file:
             patch.chdir(self.folder)
             patch.setattr(sys, "argv", ["expunge", *words])

@@ -113,6 +113,22 @@ def test_tested_versions_satisfy_what_is_declared() -> None:
         assert requirement.specifier.contains(pinned[plain(requirement.name)]), requirement
 
 
+def test_lowest_versions_are_those_declared() -> None:
+    """What `make test-lowest` installs is what `pyproject.toml` promises: of torch only one release has a CPU build at hand."""
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {plain(line): Version(line.partition("==")[2]) for line in lines if "==" in line}
+    extras = PROJECT["optional-dependencies"]
+    asked = {plain(r): Requirement(r) for r in [*PROJECT["dependencies"], *extras["peft"], *extras["sign"]]}
+    assert set(pinned) == set(asked)
+    for name, requirement in asked.items():
+        (bound,) = requirement.specifier
+        assert bound.operator == ">="
+        assert name == "torch" or Version(bound.version) == pinned[name], f"{requirement} and {pinned[name]}"
+
+
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
@@ -154,7 +170,7 @@ def test_the_wheel_works_where_nothing_else_of_us_is(wheel: Path, tmp_path: Path
     where = run(python, "-c", "import expunge; print(expunge.__file__)")
     assert Path(where.strip()).is_relative_to(site), "it is not the one of this repository"
     for command in ([place / "bin" / "expunge"], [python, "-m", "expunge"]):
-        assert "Usage: expunge" in run(*command, "--help")
+        assert "expunge [OPTIONS] COMMAND [ARGS]" in run(*command, "--help")
     listed = run(place / "bin" / "expunge", "list")
     assert all(name in listed for group in PROJECT["entry-points"].values() for name in group)
     # The installed package passes tests of its own: those that need no file of the repository.
