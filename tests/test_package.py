@@ -141,6 +141,7 @@ LAYERS = [
         "cli_clean",
         "cli_compare",
         "cli_deep",
+        "cli_demo",
         "cli_history",
         "cli_outcome",
         "cli_plan",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from expunge import cli_bench, cli_clean, cli_compare, cli_deep, cli_history, cli_plan, cli_sisa, processes
+from expunge import cli_bench, cli_clean, cli_compare, cli_deep, cli_demo, cli_history, cli_plan, cli_sisa, processes
 from expunge.agreeing import agreeing
 from expunge.cli_options import A_METHOD, A_NAME, given, with_run_options
 from expunge.cli_outcome import gate, show_progress, show_record
@@ -321,47 +321,8 @@ def show(
     print(explain(name, as_json=json), end="")
 
 
-@app.command()
-def demo(
-    out: Annotated[str, typer.Option(help="Folder to write.")] = "demo-output",
-    method: Annotated[str, typer.Option(help="Method.")] = "deepcut",
-    records: Annotated[int, typer.Option(help="Training records.", min=200, max=9000)] = 3000,
-    cache: Annotated[Path | None, typer.Option(help="Where the fine-tuned original is kept.")] = None,
-) -> None:
-    """Fine-tune a real model on real records, erase 5 % of them, retrain without them, audit, report."""
-    with _quiet_libraries():
-        from expunge.demo import run_demo
-        from expunge.progress import ConsoleProgress
-
-        record = run_demo(out, method=method, records=records, cache=cache, progress=ConsoleProgress())
-    show_record(record, False)
-    print(f"Report: {Path(out) / 'erased' / 'report.html'}")
-
-
-@app.command()
-def demo_generation(
-    out: Annotated[str, typer.Option(help="Folder to write.")] = "demo-generation-output",
-    method: Annotated[str, typer.Option(help="Method.")] = "npo",
-    people: Annotated[int, typer.Option(help="People the model learns about.", min=8, max=140)] = 24,
-    cache: Annotated[Path | None, typer.Option(help="Where base and fine-tuned original are kept.")] = None,
-) -> None:
-    """The same on a language model: SmolLM2 learns about invented people, three of them are erased."""
-    with _quiet_libraries():
-        from expunge.demo_generation import run_generation_demo
-        from expunge.progress import ConsoleProgress
-
-        record, general = run_generation_demo(
-            out, method=method, people=people, cache=cache, progress=ConsoleProgress()
-        )
-    show_record(record, False)
-    shares = ", ".join(
-        f"{name} {found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
-        for name, found in (("original", general.original), ("unlearned", general.unlearned))
-    )
-    print(f"General knowledge, true answer likelier than four false ones, {general.n} questions: {shares}")
-    print(f"Report: {Path(out) / 'erased' / 'report.html'}")
-
-
+app.command()(_quiet_libraries()(cli_demo.demo))
+app.command()(_quiet_libraries()(cli_demo.demo_generation))
 app.command()(cli_clean.clean)
 app.command()(cli_compare.compare)
 app.command()(cli_plan.records)
