@@ -134,7 +134,7 @@ def _trained(retraining: Retraining, seed: int) -> bytes:
 @contextmanager
 def _cluster() -> Iterator[Any]:
     """Ray, connected; what this process starts it ends."""
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
     ours = not ray.is_initialized()
     if ours:
