@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from expunge.config import DataConfig, ModelConfig, RequestConfig, RetrainConfig, RunConfig
+from expunge.config import DataConfig, ModelConfig, PrivacyConfig, RequestConfig, RetrainConfig, RunConfig
 from expunge.data.request import read_request
 from expunge.data.sources import read
 from expunge.errors import Problem, UsageError
 from expunge.methods.deepcut import DeepCUT
 from expunge.missing import missing
 from expunge.models import inspect_folder
+from expunge.privacy import read_salt
 
 
 def wrong(tmp_path: Path) -> RunConfig:
@@ -22,6 +23,7 @@ def wrong(tmp_path: Path) -> RunConfig:
     return RunConfig(
         method=DeepCUT(), model=ModelConfig(path=gone), data=DataConfig(train="gone.csv", held_out=f"{gone}.parquet"),
         request=RequestConfig(file=f"{gone}.txt"), retrain=RetrainConfig(base="./gone", models=("org/name", "~/gone/it")),
+        privacy=PrivacyConfig(salt_file=f"{gone}.salt"),
     )  # fmt: skip
 
 
@@ -34,6 +36,7 @@ def test_they_are_all_told_in_the_words_of_the_checks(tmp_path: Path) -> None:
         *told(read, config.data.train, where="data.train"),
         *told(read, config.data.held_out, where="data.held_out"),
         *told(read_request, config.request, None, None, None, None),
+        *told(read_salt, config.privacy.salt_file),
     ]
     assert [str(problem) for problem in missing(config)] == [str(problem) for problem in expected]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expunge.errors import Problem
+from expunge.errors import Problem, UsageError
+from expunge.privacy import read_salt
 
 if TYPE_CHECKING:
     from expunge.config import RunConfig
@@ -14,7 +15,7 @@ __all__ = ["missing"]
 
 
 def missing(config: RunConfig) -> list[Problem]:
-    """What of a run's paths is not there; what may be a hub id passes, and so does what is there and cannot be used.
+    """What of a run's paths is not there; what may be a hub id passes, and so does data that is there and cannot be used.
 
     The words are those of the checks behind it (`expunge.models.inspect_folder`, `expunge.data.sources.read`,
     `expunge.data.request`), which find the same.
@@ -45,6 +46,11 @@ def missing(config: RunConfig) -> list[Problem]:
         )
         what = f'"{file}" cannot be read (No such file or directory)'
         problems.append(Problem("request.file", what, way_out))
+    if config.privacy.salt_file:
+        try:
+            read_salt(config.privacy.salt_file)
+        except UsageError as error:
+            problems += error.problems
     return problems
 
 
