@@ -50,7 +50,7 @@ LAYERS = [
     },
     {"token_losses", "token_metrics", "token_attacks", "preference"},
     {"tasks.on_demand"},
-    {"config", "tasks.base", "data.records", "missing"},
+    {"config", "tasks.base", "data.records"},
     {
         "models",
         "adapter_folder",

@@ -201,7 +201,6 @@ def plan(options: dict[str, Any], config: _Config = None, set_: _Set = None, jso
 def _prepare(config: Path | None, sets: Sequence[str] | None, options: dict[str, Any], out: str | None) -> Any:
     from expunge.config import RunConfig
     from expunge.folders import must_be_apart, must_be_new
-    from expunge.missing import missing
 
     extra = must_be_new(out) if out is not None else []
     if config is None and not given(options) and not sets:
@@ -214,8 +213,6 @@ def _prepare(config: Path | None, sets: Sequence[str] | None, options: dict[str,
         raise UsageError([*extra, *error.problems]) from None
     if out is not None and not extra:
         extra = must_be_apart(out, settings.model.path)
-    if absent := missing(settings):
-        raise UsageError([*extra, *absent])
     with _quiet_libraries():
         from expunge.checks import check as check_all
         from expunge.shareable import unshareable
