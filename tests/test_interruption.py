@@ -302,9 +302,9 @@ def test_models_that_are_finished_are_not_made_again(tmp_path: Path, monkeypatch
     }  # fmt: skip
     config, made = job.config(**sets), []
     uninterrupted = carried_out(config, tmp_path / "uninterrupted")
-    from expunge import execution
+    from expunge import retraining
 
-    plain = execution.fit
+    plain = retraining.fit
 
     def fit(*args: Any, seed: int, **options: Any) -> Any:
         made.append(seed)
@@ -312,7 +312,7 @@ def test_models_that_are_finished_are_not_made_again(tmp_path: Path, monkeypatch
             raise _Killed
         return plain(*args, seed=seed, **options)
 
-    monkeypatch.setattr(execution, "fit", fit)
+    monkeypatch.setattr(retraining, "fit", fit)
     with pytest.raises(_Killed):
         carried_out(config, tmp_path / "erased")
     assert sorted(p.name for p in folder_of(tmp_path / "erased").glob("*-0")) == ["retrained-1-0", "unlearned-0"]

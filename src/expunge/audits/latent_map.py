@@ -37,7 +37,7 @@ class LatentMap(Audit):
             retain = tables["retain"].hidden
             if min(retain.shape) < 2:
                 return AuditResult(not_measured="needs at least two retained records and two latent dimensions")
-            if float(retain.std(axis=0).max()) == 0:
+            if not np.ptp(retain, axis=0).any():  # a standard deviation would be rounded to something
                 return AuditResult(not_measured=f"all retained records lie at one point in the {model} model")
         width = max(tables["retain"].hidden.shape[1] for tables in first.values())
         reference = _centred(first["original"]["retain"], width)[0]
