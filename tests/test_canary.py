@@ -224,6 +224,7 @@ def test_answers(tree: Tree) -> None:
     assert tree.found() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "sets"),
     [

@@ -167,6 +167,7 @@ def test_ids_are_shown_as_pseudonyms_that_only_the_salt_opens(ran, job: Job) -> 
     assert all(name in (ran[0] / "report.html").read_text(encoding="utf-8") for name in expected)
 
 
+@pytest.mark.slow
 def test_two_equal_runs_leave_equal_weights_and_records(job: Job, tmp_path: Path) -> None:
     for name in ("one", "two"):
         done = expunge("run", *job.flags(out=tmp_path / name), *QUICK)
@@ -259,6 +260,7 @@ def test_an_audit_of_something_else_is_refused(ran, job: Job, tmp_path: Path) ->
         reaudit(ran[0], sets=[f"privacy.salt_file={tmp_path / 'salt'}"])
 
 
+@pytest.mark.slow
 def test_retrain_as_a_method(job: Job, tmp_path: Path) -> None:
     done = expunge("run", *job.flags(method="retrain", base=job.base, recipe=job.recipe, out=tmp_path / "re"), *QUICK)
     assert done.returncode == 0, done.stderr

@@ -59,6 +59,7 @@ def test_bootstrap_is_a_function_of_its_seed(seed: int) -> None:
     assert once.low <= once.high
 
 
+@pytest.mark.slow
 def test_bootstrap_intervals_of_the_auc_cover_as_they_say() -> None:
     """300 simulated audits, n = 100 against 100, true AUC Phi(0.5 / sqrt 2) = 0.638: 93 to 97 % cover, at 95 %."""
     rng = np.random.default_rng(0)
