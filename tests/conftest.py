@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gc
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +106,15 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
         folder=folder, base=base, model=folder / "model", train=write_csv(folder / "train.csv", train),
         held_out=write_csv(folder / "held_out.csv", held_out), ids=ids, recipe=recipe_file, salt=salt,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def quick_collection() -> Iterator[None]:
+    """Every `Trainer.train` ends with `gc.collect()`; all that pytest and torch hold need not be gone through each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -21,14 +19,7 @@ from expunge.step import Step
 from expunge.testing import check_audit, check_method
 from expunge.tiny_jobs import answer_job, text_job
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_collection() -> Iterator[None]:
-    """Every `Trainer.train` ends with `gc.collect()`; all that pytest and torch hold need not be gone through each time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("quick_collection")
 
 
 @pytest.mark.parametrize("name", registry.names("methods"))

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +18,8 @@ from expunge.testing import trajectory
 
 GOLDEN = Path(__file__).parent / "golden"
 SETTINGS: dict[str, dict[str, Any]] = {"rmu": {"layer": 1}}  # the tiny models have two layers
+pytestmark = pytest.mark.usefixtures("quick_collection")
 LOSSES = [name for name in registry.names("methods") if issubclass(registry.find("methods", name), Method)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_collection() -> Iterator[None]:
-    """Every `Trainer.train` ends with `gc.collect()`; all that pytest and torch hold need not be gone through each time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def built(name: str) -> Method:

@@ -45,7 +45,7 @@ def retraining(job: Job, paused: PausedRun | None = None, **changes: Any) -> Ret
     task = TextClassification(tiny_tokenizer(), 48, NAMES)
     given: dict[str, Any] = {
         "base": str(job.base), "task": task, "retain": task.encode(records),
-        "recipe": Recipe(epochs=2.0, learning_rate=1e-3, batch_size=16), "label_names": NAMES, "trust_remote_code": False,
+        "recipe": Recipe(epochs=2.0, learning_rate=1e-3, batch_size=16), "trust_remote_code": False,
         "loaded": lambda: load_model(str(job.base), task.auto_class, where="retrain.base", new_head=head_sizes(NAMES)),
         "paused": paused, "progress": Told(), **changes,
     }  # fmt: skip

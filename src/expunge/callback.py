@@ -10,7 +10,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from expunge import processes
 from expunge.config import StopConfig
 from expunge.errors import Problem, RunError, UsageError
-from expunge.looking import Look, samples
+from expunge.looking import Look, known_units, samples
 from expunge.stopping import Check, Rule, StopRule
 from expunge.tasks.base import Encoded
 
@@ -80,7 +80,7 @@ class UnlearnCallback(StopRule):
     ) -> None:  # fmt: skip
         _must_be_usable(trainer, forget, calibration, every)
         config = StopConfig.build({"rule": rule, "every": every, "sample": sample, "confidence": confidence})
-        known = _known(task, calibration, retain)
+        known = np.maximum(1, known_units(task, calibration)) if retain is None else known_units(task, retain)
         self._look = Look(
             task,
             forget,
@@ -146,13 +146,3 @@ def _must_be_usable(trainer: Any, forget: Encoded, calibration: Encoded, every: 
         problems.append(Problem("UnlearnCallback, trainer", what, way_out))
     if problems:
         raise UsageError(problems)
-
-
-def _known(task: Any, calibration: Encoded, retain: Encoded | None) -> np.ndarray:
-    """(C,) units of each class; 0: erased whole."""
-    classes = len(task.label_names)
-    if task.of_tokens:  # no class of these is ever erased
-        return np.ones(classes, dtype=np.int64)
-    if retain is not None:
-        return np.bincount(retain.flat_labels, minlength=classes)
-    return np.maximum(1, np.bincount(calibration.flat_labels, minlength=classes))

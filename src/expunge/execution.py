@@ -367,7 +367,7 @@ class Run:
         base = config.retrain.base
         if config.retrain.enabled and base is not None and recipe is not None:
             retraining = Retraining(
-                base=base, task=task, retain=encoded["retain"], recipe=recipe, label_names=task.label_names,
+                base=base, task=task, retain=encoded["retain"], recipe=recipe,
                 trust_remote_code=config.model.trust_remote_code, paused=self.paused, progress=self.progress,
                 loaded=lambda: self._load(base, "retrain.base", new_head=self._new_head()),
             )  # fmt: skip

@@ -21,12 +21,18 @@ from expunge.step import Scores
 from expunge.stopping import TOLERANCE, Check
 from expunge.tasks.base import Encoded
 
-__all__ = ["SHARE", "Look", "Schedule", "rows_a_step", "samples", "schedule"]
+__all__ = ["SHARE", "Look", "Schedule", "known_units", "rows_a_step", "samples", "schedule"]
 
 SHARE = 0.1
 """Checks may cost this share of a run's example-passes."""
 _LEAST = 32
 _WIDE = 2000
+
+
+def known_units(task: Any, records: Encoded) -> np.ndarray:
+    """(C,) units of each class among the records that stay; 0: erased whole, as no class of a language model ever is."""
+    classes = len(task.label_names)
+    return np.ones(classes, dtype=np.int64) if task.of_tokens else np.bincount(records.flat_labels, minlength=classes)
 
 
 def rows_a_step(method: Any, batch_size: int, forget: int, retain: int) -> int:

@@ -31,7 +31,6 @@ class Retraining:
         task: Collates records.
         retain: Tokenised training records without those to forget.
         recipe: Epochs, learning rate and so on.
-        label_names: Class names in order.
         trust_remote_code: As in transformers.
         loaded: -> the base with a fresh head, to put a finished model's weights into.
         paused: Where finished models are kept, if anywhere.
@@ -42,7 +41,6 @@ class Retraining:
     task: Any
     retain: Encoded
     recipe: Recipe
-    label_names: Sequence[str]
     trust_remote_code: bool
     loaded: Callable[[], Any]
     paused: PausedRun | None
@@ -73,8 +71,9 @@ class Retraining:
 
     def _fitted(self, seed: int) -> Any:
         return fit(
-            self.base, self.task, self.retain, self.recipe, seed=seed, label_names=self.label_names, progress=self.progress,
-            name=f"retraining without the records (seed {seed})", trust_remote_code=self.trust_remote_code,
+            self.base, self.task, self.retain, self.recipe, seed=seed, label_names=self.task.label_names,
+            progress=self.progress, name=f"retraining without the records (seed {seed})",
+            trust_remote_code=self.trust_remote_code,
         )  # fmt: skip
 
     def _by_ray(self, seeds: Sequence[int]) -> Iterator[tuple[int, Any]]:

@@ -9,15 +9,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from expunge import processes
 from expunge.adapter import merged, with_adapter
 from expunge.checkpoints import Checkpoints
 from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.fit import arguments, fit, plain, train
 from expunge.head import head_of
-from expunge.looking import Look, rows_a_step, samples, schedule
+from expunge.looking import Look, known_units, rows_a_step, samples, schedule
 from expunge.methods.base import MethodContext, Procedure, ProcedureContext
 from expunge.offset.ensemble import OffsetModel
 from expunge.paused import CHECKPOINT, PausedRun
@@ -278,14 +276,11 @@ class Unlearning:
         return self.paused.folder / "reference"
 
     def _look(self, sizes: tuple[int, int]) -> Look:
-        known = np.bincount(self.retain.flat_labels, minlength=len(self.label_names))
-        if self.task.of_tokens:  # no class of these is ever erased
-            known = np.ones_like(known)
         return Look(
             self.task,
             self.forget,
             self.calibration,
-            known,
+            known_units(self.task, self.retain),
             sizes,
             self.stop.confidence,
             self.seed,

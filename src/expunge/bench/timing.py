@@ -108,8 +108,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], columns: tuple[str, str]) -> str
         columns: Headings of the two ways.
     """
     lines = [
-        f"| row | {columns[0]}, s | {columns[1]}, s | ratio (least to greatest) | n | bar |",
-        "|---|---|---|---|---|---|",
+        f"| row | {columns[0]}, s | {columns[1]}, s | ratio (least to greatest) | of processor time | n | bar |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         met = bar_met(row)
