@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,30 +70,33 @@ def test_the_weight_at_points_worked_out_by_hand() -> None:
     """Both means 0, spread 1, zeta 10: F is the normal distribution, x0 = 0.
 
     At 0: F = F' = 1/2, so sigmoid(10 * 1 - 2) = sigmoid(8). At +-0.6745 (the quartiles): F = 3/4, F' = 1/4:
-    sigmoid(10 * (1 - 1/2) - 2) = sigmoid(3). Far off: F = 1, F' = 0: sigmoid(-2).
+    sigmoid(10 * (1 - 1/2) - 2) = sigmoid(3). Far off: F = 1, F' = 0: sigmoid(-2). Ours puts the first at 1 and the last at 0.
     """
-    one = Mixture(0.0, 0.0, 1.0, 10.0)
     quartile = 0.6744897501960817
-    wanted = [sigmoid(8), sigmoid(3), sigmoid(3), sigmoid(-2), sigmoid(-2)]
-    np.testing.assert_allclose(one.weight(np.array([0, quartile, -quartile, 40, -40])), wanted, rtol=1e-9)
+    places = np.array([0, quartile, -quartile, 40, -40])
+    wanted = np.array([sigmoid(8), sigmoid(3), sigmoid(3), sigmoid(-2), sigmoid(-2)])
+    np.testing.assert_allclose(Mixture(0.0, 0.0, 1.0, 10.0, "paper").weight(places), wanted, rtol=1e-9)
+    middle = (sigmoid(3) - sigmoid(-2)) / (sigmoid(8) - sigmoid(-2))
+    np.testing.assert_allclose(Mixture(0.0, 0.0, 1.0, 10.0).weight(places), [1, middle, middle, 0, 0], atol=1e-12)
 
 
 def test_the_weight_between_two_means_far_apart() -> None:
     """Means 0 and 20, spread 1: x0 = 10. At 0 half of one half lies below: F = 1/4, F' = 3/4, sigmoid(3); at x0 sigmoid(8)."""
-    two = Mixture(20.0, 0.0, 1.0, 10.0)
+    two = Mixture(20.0, 0.0, 1.0, 10.0, "paper")
     np.testing.assert_allclose(two.weight(np.array([0.0, 20.0, 10.0])), [sigmoid(3), sigmoid(3), sigmoid(8)], rtol=1e-9)
 
 
-def test_the_weight_is_symmetric_within_bounds_and_falls_from_the_centre() -> None:
-    mixture = Mixture(1.5, -0.5, 0.7, 10.0)
+@pytest.mark.parametrize(("least", "lowest"), [("zero", 0.0), ("paper", 1 / (1 + math.exp(2)))])
+def test_the_weight_is_symmetric_within_bounds_and_falls_from_the_centre(least: Any, lowest: float) -> None:
+    mixture = Mixture(1.5, -0.5, 0.7, 10.0, least)
     away = np.linspace(0, 6, 200)
     right, left = mixture.weight(mixture.centre + away), mixture.weight(mixture.centre - away)
     np.testing.assert_allclose(right, left, rtol=1e-9)
     assert (np.diff(right) <= 1e-12).all()
     assert right[0] > 0.999
-    assert (right > 0).all()
-    assert (right < 1).all()
-    assert right[-1] == pytest.approx(sigmoid(-2), abs=1e-6)
+    assert (right >= lowest).all()
+    assert (right <= 1).all()
+    assert right[-1] == pytest.approx(lowest, abs=1e-6)
 
 
 def test_mahalanobis_is_that_of_scikit_learn() -> None:
@@ -151,16 +155,43 @@ def test_where_the_distances_lie_does_not_matter(shift: float) -> None:
     assert other.score(far + shift).max() < other.score(rest + shift).min()
 
 
-def test_a_detector_knows_its_records_and_survives_as_arrays() -> None:
+@pytest.mark.parametrize("layers", ["last", "all"])
+@pytest.mark.parametrize(("least", "lowest"), [("zero", 0.0), ("paper", 1 / (1 + math.exp(2)))])
+def test_a_detector_knows_its_records_and_survives_as_arrays(layers: Any, least: Any, lowest: float) -> None:
     rng = np.random.default_rng(4)
     used, rest = rng.normal(size=(40, 2, 16)) + 3, rng.normal(size=(10, 2, 16)) + 3
     others = rng.normal(size=(50, 2, 16)) - 3
-    made = Detector.fit(used, rest, gamma=1000.0, nu=0.1, zeta=10.0)
+    made = Detector.fit(used, rest, gamma=1000.0, nu=0.1, zeta=10.0, layers=layers, least=least)
     assert made.weights(used).mean() > 0.8
-    np.testing.assert_allclose(made.weights(others), sigmoid(-2), atol=1e-4)
+    np.testing.assert_allclose(made.weights(others), lowest, atol=1e-4)
     again = Detector.of(made.arrays())
     np.testing.assert_array_equal(again.weights(others), made.weights(others))
+    assert again.mixture == made.mixture
     assert {a.dtype for a in made.arrays().values()} == {np.dtype("float64")}
+
+
+def test_a_detector_knows_the_records_it_was_not_fitted_on_too() -> None:
+    """A record apart from all others: before distances are taken from it too, its weight is next to 0."""
+    rng = np.random.default_rng(6)
+    used, rest = rng.normal(size=(32, 1, 12)) + 4, rng.normal(size=(8, 1, 12)) + 4
+    rest[0] += 3 * rng.normal(size=(1, 12))
+    made = Detector.fit(used, rest, gamma=1000.0, nu=0.1, zeta=10.0, layers="last", least="zero")
+    apart = made.mixture.weight(made.boundary.score(Distances.fit(used, 1000.0).of_states(rest[:1])))
+    assert apart[0] < 0.01
+    assert made.weights(np.concatenate([used, rest])).min() > 0.8
+
+
+def test_a_detector_of_the_last_layer_does_not_hang_on_the_others() -> None:
+    rng = np.random.default_rng(5)
+    used, rest, asked = (rng.normal(size=(n, 3, 8)) for n in (30, 8, 20))
+    settings: dict[str, Any] = {"gamma": 1000.0, "nu": 0.1, "zeta": 10.0, "least": "zero"}
+    last = Detector.fit(used, rest, layers="last", **settings)
+    elsewhere = asked.copy()
+    elsewhere[:, :2] += 100
+    np.testing.assert_array_equal(last.weights(asked), last.weights(elsewhere))
+    every = Detector.fit(used, rest, layers="all", **settings)
+    assert every.weights(asked).max() > 0.5
+    np.testing.assert_allclose(every.weights(elsewhere), 0, atol=1e-9)
 
 
 def test_a_request_is_parted_by_its_ids_and_not_by_their_order() -> None:

@@ -24,7 +24,7 @@ class O3(Procedure):
     Formula: ``h' = W h + sum_t w_t(x) A_t B_t h`` in every linear layer, w_t(x) by request t's detector. An adapter:
     ``CE(forget, wrong targets) + orthogonality * sum over layers and earlier requests of ||A_prev^T A||_F^2``; targets are a
     class drawn evenly from the others, or a refusal. A detector: an encoder fitted with contrastive entropy plus masked
-    tokens, in every layer Mahalanobis plus gamma times cosine distance, a one-class SVM on these, and the weight of Eq. 13.
+    tokens, Mahalanobis plus gamma times cosine distance in its layers, a one-class SVM on these, and the weight of Eq. 13.
     The parts are in `expunge.o3`.
 
     Source: Gao et al. 2025, "On Large Language Model Continual Unlearning", ICLR, arXiv 2407.10223, Eq. 3 to 13.
@@ -34,13 +34,14 @@ class O3(Procedure):
     took. The paper's penalty is on the up-projection (its A), its code's on the down-projection: ``projection``. Wrong classes
     are never the record's own; the code may draw it. An adapter a request, which no later one changes; the code goes on with
     one. All epochs and no choice among checkpoints; the code keeps the one that is best on retained topics. No thresholds on
-    w; the released evaluation has some set by hand. Covariance by Ledoit and Wolf; distances counted from the farthest record,
-    with the paper's sign; the larger of two spreads. Rank, orthogonality, gamma, nu and zeta are the paper's, epochs of the
+    w; the released evaluation has some set by hand. The detector looks at the encoder's last layer, the paper's at every one
+    (``layers = "all"``); w falls to 0, the paper's to an eighth (``least = "paper"``). Covariance by Ledoit and Wolf; distances counted from the farthest record,
+    with the paper's sign; both spreads pooled; in the end distances are from all of the request's records. Rank, orthogonality, gamma, nu and zeta are the paper's, epochs of the
     adapter too; learning rates are not.
 
     Failure signs: it changes no weight of the original: all that was known is still in the folder, and who loads the original
     without adapters has it. Records of the request's kind that nobody asked to forget are answered wrongly too. An input
-    worded unlike the request is not detected. Inputs from elsewhere load an eighth of every adapter, as Eq. 13 has it, and
+    worded unlike the request is not detected. Inputs from elsewhere that are like the request load a part of its adapter, and
     with many requests that adds up. A detector keeps states of the request's records, and costs every input a pass.
 
     Example:
@@ -70,6 +71,10 @@ class O3(Procedure):
     gamma: NonNegative = option(1000.0, "weight of the cosine beside the Mahalanobis distance")
     nu: Fraction = option(0.1, "share of the request that the one-class SVM may leave outside, at most")
     zeta: Positive = option(10.0, "how sharply the weight falls with the distance")
+    layers: Literal["last", "all"] = option("last", "layers of the encoder that the detector looks at; all: the paper's")
+    least: Literal["zero", "paper"] = option(
+        "zero", "what the weight falls to far from the request; paper: sigmoid(-2), an eighth"
+    )
 
     audits: ClassVar[tuple[str, ...]] = ("detector",)
 
@@ -84,7 +89,7 @@ class O3(Procedure):
                 self.rank, self.orthogonality, self.projection, self.epochs, self.learning_rate, self.batch_size
             ),
             tuning=Tuning(self.encoder_epochs, self.encoder_learning_rate, self.encoder_rank, self.masked),
-            encoder=self.encoder, load=self.load, detector={"gamma": self.gamma, "nu": self.nu, "zeta": self.zeta},
+            encoder=self.encoder, load=self.load, detector={name: getattr(self, name) for name in ("gamma", "nu", "zeta", "layers", "least")},
             settings={name: value for name, value in self.values().items() if name not in ("encoder", "answers")},
             seed=context.seed, spend=context.spend, note=context.note,
         )  # fmt: skip

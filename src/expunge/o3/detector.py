@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -35,36 +36,56 @@ class Detector:
     mixture: Mixture
 
     @classmethod
-    def fit(cls, used: np.ndarray, rest: np.ndarray, *, gamma: float, nu: float, zeta: float) -> Detector:
+    def fit(
+        cls, used: np.ndarray, rest: np.ndarray, *, gamma: float, nu: float, zeta: float,
+        layers: Literal["last", "all"], least: Literal["zero", "paper"],
+    ) -> Detector:  # fmt: skip
         """A detector from (n, L, H) and (m, L, H) states of the two parts of a request.
+
+        The parts say how far records of its kind lie that were not fitted on. Ours: with boundary and mixture known, distances
+        are taken from all records, so that no record of the request itself is far.
+
+        Args:
+            used: States that distances and boundary are fitted on.
+            rest: States of the request's other records.
+            gamma: As in `Distances`.
+            nu: As in `Boundary`.
+            zeta: As in `Mixture`.
+            layers: Those it looks at: all, as in the paper, or the last alone.
+            least: As in `Mixture`.
 
         Raises:
             RunError: The records are all alike.
         """
+        if layers == "last":
+            used, rest = used[:, -1:], rest[:, -1:]
         distances = Distances.fit(used, gamma)
         near, further = distances.of_states(used), distances.of_states(rest)
         boundary = Boundary.fit(near, further, nu)
         first, second = boundary.score(near), boundary.score(further)
-        spread = max(float(first.std(ddof=1)), float(second.std(ddof=1)))
+        spread = float(np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / 2))
         if not spread > 0:
             raise RunError("o3: the detector gives all records of the request one score; are they one text?")
-        return cls(distances, boundary, Mixture(float(first.mean()), float(second.mean()), spread, zeta))
+        distances = Distances.fit(np.concatenate([used, rest]), gamma)
+        return cls(distances, boundary, Mixture(float(first.mean()), float(second.mean()), spread, zeta, least))
 
     def weights(self, states: np.ndarray) -> np.ndarray:
-        """(N,) how far to load the adapters for inputs with these (N, L, H) states, in (0, 1)."""
-        return self.mixture.weight(self.boundary.score(self.distances.of_states(states)))
+        """(N,) how far to load the adapters for inputs with these (N, L, H) states, in [0, 1]."""
+        looked_at = states[:, -len(self.distances.means) :]
+        return self.mixture.weight(self.boundary.score(self.distances.of_states(looked_at)))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All of it as plain arrays of float64."""
         mixture = self.mixture
-        numbers = np.array([mixture.used, mixture.rest, mixture.spread, mixture.zeta])
+        numbers = np.array([mixture.used, mixture.rest, mixture.spread, mixture.zeta, float(mixture.least == "zero")])
         return {**self.distances.arrays(), **self.boundary.arrays(), "mixture": numbers}
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> Detector:
         """What `arrays` gave."""
-        numbers = [float(number) for number in arrays["mixture"]]
-        return cls(Distances.of(arrays), Boundary.of(arrays), Mixture(*numbers))
+        *numbers, to_zero = (float(number) for number in arrays["mixture"])
+        mixture = Mixture(*numbers, least="zero" if to_zero else "paper")
+        return cls(Distances.of(arrays), Boundary.of(arrays), mixture)
 
 
 def parted(ids: Sequence[str], seed: int) -> tuple[list[int], list[int]]:

@@ -51,7 +51,7 @@ class Learning:
 
 def append(
     model: Any, task: Any, *, records: Encoded, targets: Encoded, ids: Sequence[str], learning: Learning, tuning: Tuning,
-    encoder: str | None, load: str, detector: dict[str, float], settings: dict[str, Any], seed: int,
+    encoder: str | None, load: str, detector: dict[str, Any], settings: dict[str, Any], seed: int,
     spend: Callable[[float], None], note: Note,
 ) -> O3Model:  # fmt: skip
     """The model with one more request: a plain model's first, or the next of an O3 model. The given one is used up.
@@ -66,7 +66,7 @@ def append(
         tuning: How the detector's encoder is fitted.
         encoder: Folder or hub id of the detector's encoder; None: the original's own, or that of the O3 model.
         load: ``own`` or ``all``, as in `Manifest`, where this is the first request.
-        detector: ``gamma``, ``nu`` and ``zeta``.
+        detector: ``gamma``, ``nu``, ``zeta``, ``layers`` and ``least``, as `Detector.fit` has them.
         settings: What the manifest keeps of all this.
         seed: Seed of everything drawn.
         spend: Called with example-passes.
