@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["O3"]
 
+_DETECTOR = ("gamma", "nu", "zeta", "layers", "least")
+
 
 @dataclass(frozen=True, kw_only=True)
 class O3(Procedure):
@@ -29,15 +31,16 @@ class O3(Procedure):
 
     Source: Gao et al. 2025, "On Large Language Model Continual Unlearning", ICLR, arXiv 2407.10223, Eq. 3 to 13.
 
-    Ours: each adapter is loaded by its own request's detector. The paper has ``W h + w(x) A B h`` with ``w(x) = max_t w_t(x)``,
-    one weight for all (``load = "all"``); there a later request's adapter, loaded too, can bring back what an earlier one
-    took. The paper's penalty is on the up-projection (its A), its code's on the down-projection: ``projection``. Wrong classes
-    are never the record's own; the code may draw it. An adapter a request, which no later one changes; the code goes on with
-    one. All epochs and no choice among checkpoints; the code keeps the one that is best on retained topics. No thresholds on
-    w; the released evaluation has some set by hand. The detector looks at the encoder's last layer, the paper's at every one
-    (``layers = "all"``); w falls to 0, the paper's to an eighth (``least = "paper"``). Covariance by Ledoit and Wolf; distances counted from the farthest record,
-    with the paper's sign; both spreads pooled; in the end distances are from all of the request's records. Rank, orthogonality, gamma, nu and zeta are the paper's, epochs of the
-    adapter too; learning rates are not.
+    Ours: each adapter is loaded by its own request's detector. The paper has ``W h + w(x) A B h`` with ``w(x) = max_t
+    w_t(x)``, one weight for all (``load = "all"``); there a later request's adapter, loaded too, can bring back what an
+    earlier one took. The paper's penalty is on the up-projection (its A), its code's on the down-projection: ``projection``.
+    Wrong classes are never the record's own; the code may draw it. An adapter a request, which no later one changes; the code
+    goes on with one. All epochs and no choice among checkpoints; the code keeps the one that is best on retained topics. No
+    thresholds on w; the released evaluation has some set by hand. The detector looks at the encoder's last layer, the paper's
+    at every one (``layers = "all"``); w falls to 0, the paper's to an eighth (``least = "paper"``). Covariance by Ledoit and
+    Wolf; distances counted from the farthest record, with the paper's sign; both spreads pooled; in the end distances are
+    from all of the request's records. Rank, orthogonality, gamma, nu and zeta are the paper's, epochs of the adapter too;
+    learning rates are not.
 
     Failure signs: it changes no weight of the original: all that was known is still in the folder, and who loads the original
     without adapters has it. Records of the request's kind that nobody asked to forget are answered wrongly too. An input
@@ -71,7 +74,9 @@ class O3(Procedure):
     gamma: NonNegative = option(1000.0, "weight of the cosine beside the Mahalanobis distance")
     nu: Fraction = option(0.1, "share of the request that the one-class SVM may leave outside, at most")
     zeta: Positive = option(10.0, "how sharply the weight falls with the distance")
-    layers: Literal["last", "all"] = option("last", "layers of the encoder that the detector looks at; all: the paper's")
+    layers: Literal["last", "all"] = option(
+        "last", "layers of the encoder that the detector looks at; all: the paper's"
+    )
     least: Literal["zero", "paper"] = option(
         "zero", "what the weight falls to far from the request; paper: sigmoid(-2), an eighth"
     )
@@ -89,7 +94,7 @@ class O3(Procedure):
                 self.rank, self.orthogonality, self.projection, self.epochs, self.learning_rate, self.batch_size
             ),
             tuning=Tuning(self.encoder_epochs, self.encoder_learning_rate, self.encoder_rank, self.masked),
-            encoder=self.encoder, load=self.load, detector={name: getattr(self, name) for name in ("gamma", "nu", "zeta", "layers", "least")},
+            encoder=self.encoder, load=self.load, detector={name: getattr(self, name) for name in _DETECTOR},
             settings={name: value for name, value in self.values().items() if name not in ("encoder", "answers")},
             seed=context.seed, spend=context.spend, note=context.note,
         )  # fmt: skip

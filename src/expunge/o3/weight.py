@@ -15,8 +15,8 @@ __all__ = ["Mixture"]
 class Mixture:
     """Scores of a request's records as two normal distributions of equal weight and spread (arXiv 2407.10223, Eq. 13).
 
-    Ours: the spread is that of both groups, pooled. The authors' code takes the second's alone; of the two to ten records that a
-    small request leaves there it may be next to nothing, and the request's own records then count as foreign.
+    Ours: the spread is that of both groups, pooled. The authors' code takes the second's alone; of the two to ten records that
+    a small request leaves there it may be next to nothing, and the request's own records then count as foreign.
 
     Attributes:
         used: Mean score of the records that the detector was fitted on.
