@@ -1,4 +1,4 @@
-"""The command line end to end, in processes of its own, on a real (tiny) job."""
+"""The command line end to end on a real (tiny) job; the first run, and what is slow, in processes of their own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Job
+from conftest import Job, in_process
 from expunge.errors import UsageError
 from expunge.record import RunRecord
 
@@ -180,8 +180,9 @@ def test_two_equal_runs_leave_equal_weights_and_records(job: Job, tmp_path: Path
     assert records[0] == records[1]
 
 
-def test_a_config_file_does_the_same(job: Job, tmp_path: Path) -> None:
-    text = expunge("init", "gradient-difference").stdout
+def test_a_config_file_does_the_same(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = in_process("init", "gradient-difference").stdout
     for name, path in (
         ("my-model", job.model),
         ("train.csv", job.train),
@@ -191,10 +192,10 @@ def test_a_config_file_does_the_same(job: Job, tmp_path: Path) -> None:
         text = text.replace(f'"{name}"', f'"{path}"')
     (tmp_path / "run.toml").write_text(text, encoding="utf-8")
     sets = ["--set", 'data.id="id"', "--salt-file", str(job.salt)]
-    checked = expunge("check", "run.toml", *sets, cwd=tmp_path)
+    checked = in_process("check", "run.toml", *sets)
     assert checked.returncode == 0, checked.stderr
     assert "240 training records: 24 to forget, 216 to retain" in checked.stdout
-    done = expunge("run", "run.toml", "--out", "erased", "--json", *sets, *QUICK, cwd=tmp_path)
+    done = in_process("run", "run.toml", "--out", "erased", "--json", *sets, *QUICK)
     assert done.returncode == 0, done.stderr
     record = RunRecord.from_json(done.stdout)
     assert record.config["method"]["name"] == "gradient-difference"
@@ -202,7 +203,7 @@ def test_a_config_file_does_the_same(job: Job, tmp_path: Path) -> None:
 
 
 def test_require_ends_with_3_when_the_verdict_was_not_reached(job: Job, tmp_path: Path) -> None:
-    done = expunge("run", *job.flags(out=tmp_path / "kept", method="finetune", require="population"), *QUICK)
+    done = in_process("run", *job.flags(out=tmp_path / "kept", method="finetune", require="population"), *QUICK)
     assert done.returncode == 3, done.stderr
     assert "--require population) was not reached" in done.stderr
     assert (tmp_path / "kept" / "report.html").exists(), "the run ended well, its result is kept"
@@ -212,7 +213,7 @@ def test_audit_report_show_and_list(ran, job: Job, tmp_path: Path) -> None:
     out, _ = ran
     before = RunRecord.read(out)
     # The erased model again, against the original passed off as a retrained model.
-    done = expunge("audit", str(out), "--out", str(tmp_path / "again"), "--retrained", str(job.model), cwd=tmp_path)
+    done = in_process("audit", str(out), "--out", str(tmp_path / "again"), "--retrained", str(job.model))
     assert done.returncode == 0, done.stderr
     again = RunRecord.read(tmp_path / "again")
     for name, model, group in (
@@ -228,15 +229,15 @@ def test_audit_report_show_and_list(ran, job: Job, tmp_path: Path) -> None:
     assert passed_off is not None
     assert original is not None
     assert passed_off.value == original.value
-    drawn = expunge("report", str(out / "record.json"), "--out", str(tmp_path / "drawn.html"))
+    drawn = in_process("report", str(out / "record.json"), "--out", str(tmp_path / "drawn.html"))
     assert drawn.returncode == 0, drawn.stderr
     drawn_text = (tmp_path / "drawn.html").read_text(encoding="utf-8")
     whole = (out / "report.html").read_text(encoding="utf-8")
     assert f"the folder <code>{out}</code>, " in whole, "it says which single folder was changed"
     assert drawn_text == whole.replace(f"the folder <code>{out}</code>, ", "")
-    assert "accuracy, forget" in expunge("show", str(out)).stdout
-    assert re.search(r"gamma +0\.\d+ +weight of the forgetting term", expunge("show", "deepcut").stdout)
-    listed = json.loads(expunge("list", "--json").stdout)
+    assert "accuracy, forget" in in_process("show", str(out)).stdout
+    assert re.search(r"gamma +0\.\d+ +weight of the forgetting term", in_process("show", "deepcut").stdout)
+    listed = json.loads(in_process("list", "--json").stdout)
     assert set(listed) == {"methods", "audits", "tasks"}
     assert "deepcut" in listed["methods"]
 

@@ -302,17 +302,17 @@ def test_models_that_are_finished_are_not_made_again(tmp_path: Path, monkeypatch
     }  # fmt: skip
     config, made = job.config(**sets), []
     uninterrupted = carried_out(config, tmp_path / "uninterrupted")
-    from expunge import retraining
+    from expunge import fit
 
-    plain = retraining.fit
+    plain = fit.train
 
-    def fit(*args: Any, seed: int, **options: Any) -> Any:
+    def train(*args: Any, seed: int, **options: Any) -> Any:
         made.append(seed)
         if made == [1, 2]:
             raise _Killed
         return plain(*args, seed=seed, **options)
 
-    monkeypatch.setattr(retraining, "fit", fit)
+    monkeypatch.setattr(fit, "train", train)
     with pytest.raises(_Killed):
         carried_out(config, tmp_path / "erased")
     assert sorted(p.name for p in folder_of(tmp_path / "erased").glob("*-0")) == ["retrained-1-0", "unlearned-0"]

@@ -26,6 +26,7 @@ from expunge.fit import device, plain
 from expunge.generating import own_answers
 from expunge.head import head_of
 from expunge.history.section import group_of
+from expunge.kept_outcome import keep_outcome, kept_outcome
 from expunge.layer_states import sample_units
 from expunge.o3.model import O3Model
 from expunge.o3.request import account as o3_account
@@ -37,7 +38,6 @@ from expunge.retraining import Retraining
 from expunge.scoring import score
 from expunge.sisa.ensemble import Ensemble
 from expunge.sisa.request import account
-from expunge.stages import keep_outcome, kept_outcome
 from expunge.stress import STRESSES, Material
 from expunge.summary import LEAST_FIT, unfit
 from expunge.tasks.base import Encoded

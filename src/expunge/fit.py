@@ -9,9 +9,13 @@ from typing import Any
 import torch
 
 from expunge.config import Recipe, TrainingConfig
+from expunge.fit_checkpoints import FitCheckpoints
 from expunge.head import head_of
+from expunge.kept_models import keep_model, kept_model
 from expunge.models import head_sizes, load_model
+from expunge.paused import PausedRun
 from expunge.progress import Progress, trainer_stage
+from expunge.resumable import ResumableTrainer
 from expunge.tasks.base import Batch, Encoded
 from expunge.token_sums import cross_entropy
 
@@ -64,6 +68,8 @@ def fit(
     progress: Progress | None = None,
     name: str = "training",
     trust_remote_code: bool = False,
+    paused: PausedRun | None = None,
+    stage: str = "fitted",
 ) -> Any:
     """Fine-tune a fresh copy of the base model.
 
@@ -77,22 +83,23 @@ def fit(
         progress: Where progress is shown.
         name: What it is called there.
         trust_remote_code: As in transformers.
+        paused: Where checkpoints and the finished model are kept and found, if anywhere.
+        stage: What the model is called there.
 
     Returns:
         The trained model, in eval mode.
     """
     from transformers import set_seed
 
-    set_seed(seed)
-    model = load_model(
-        base,
-        task.auto_class,
-        where="retrain.base",
-        new_head=None if task.of_tokens else head_sizes(label_names),
-        trust_remote_code=trust_remote_code,
-    )
+    def fresh() -> Any:
+        new_head = None if task.of_tokens else head_sizes(label_names)
+        where, trust = "retrain.base", trust_remote_code
+        return load_model(base, task.auto_class, where=where, new_head=new_head, trust_remote_code=trust).to(device())
 
-    return train(model, task, encoded, recipe, seed=seed, progress=progress, name=name)
+    set_seed(seed)
+    if (model := kept_model(paused, stage, fresh)) is not None:
+        return model
+    return train(fresh(), task, encoded, recipe, seed=seed, progress=progress, name=name, paused=paused, stage=stage)
 
 
 def train(
@@ -104,13 +111,16 @@ def train(
     seed: int,
     progress: Progress | None = None,
     name: str = "training",
+    paused: PausedRun | None = None,
+    stage: str = "fitted",
 ) -> Any:
-    """Train a model in place on records by a recipe (its own seed is not used); gives it back in eval mode."""
-    from transformers import Trainer
+    """Train a model in place on records by a recipe (its own seed is not used); gives it back in eval mode.
 
+    `paused` and `stage` are as in `fit`.
+    """
     head = head_of(model, task, encoded) if task.of_tokens else None
 
-    class TokenTrainer(Trainer):
+    class TokenTrainer(ResumableTrainer):
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
@@ -138,11 +148,16 @@ def train(
             train_sampling_strategy="group_by_length" if recipe.group_by_length else "random",
             remove_unused_columns=False,
         )
-        trainer = (Trainer if head is None else TokenTrainer)(model, args, data_collator=collate, train_dataset=records)  # pyright: ignore
+        kind = ResumableTrainer if head is None else TokenTrainer
+        trainer = kind(model, args, data_collator=collate, train_dataset=records)  # pyright: ignore[reportArgumentType]
         trainer.model_accepts_loss_kwargs = False
+        checkpoints = None if paused is None else FitCheckpoints(paused, stage, trainer)
         with trainer_stage(trainer, progress, name):
-            trainer.train()
-    return plain(model).eval()
+            trainer.train(resume_from_checkpoint=None if checkpoints is None else checkpoints.begin())
+    model = plain(model).eval()
+    if checkpoints is not None and keep_model(paused, stage, model):
+        checkpoints.done()
+    return model
 
 
 def plain(model: Any) -> Any:

@@ -25,6 +25,8 @@ from expunge.snapshot import BrokenSnapshotError, Snapshot
 
 __all__ = [
     "CHECKPOINT",
+    "STAGES",
+    "TRAINING",
     "PausedRun",
     "busy",
     "described",
@@ -36,7 +38,11 @@ __all__ = [
 ]
 
 CHECKPOINT = "checkpoint"
-"""Stage under which the steps of training are kept: its newest snapshot counts."""
+"""Stage under which the steps of unlearning are kept: its newest snapshot counts."""
+TRAINING = "training"
+"""Beginning of the stages under which the steps of other trainings are kept, such as ``training-retrained-7``."""
+STAGES = "ensemble"
+"""Stage under which SISA keeps the stages of its shards that are trained again."""
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 _SECONDS = 60.0
@@ -69,6 +75,10 @@ class PausedRun:
         self._every, self._progress = every, progress
         self._wait = _SECONDS if every is None else every
         self._last = time.monotonic()
+
+    def place(self, stage: str) -> Path | None:
+        """A folder of a stage that writes what is whole by itself; None where nothing is to be kept."""
+        return None if self._every == 0 else self.folder / f"{stage}-0"
 
     def due(self) -> bool:
         """Whether so much time has gone since the last write that it would be a pity to lose."""
@@ -288,8 +298,14 @@ def described(folder: Path) -> str:
 def _words(stage: str, number: int) -> str:
     if stage == CHECKPOINT:
         return f"training up to step {number}"
-    name, _, seed = stage.partition("-")
-    return f"the {name} model{f' of seed {seed}' if seed else ''}"
+    name, _, rest = stage.partition("-")
+    if name == TRAINING:
+        return f"{_words(rest, 0)} up to step {number}"
+    if name == STAGES:
+        return "stages of the ensemble"
+    if name == "request":
+        return f"the adapter of request {rest}"
+    return f"the {name} model{f' of seed {rest}' if rest else ''}"
 
 
 def _parts(path: Path) -> tuple[str, int]:

@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import Trainer
 
-from expunge.methods.base import State
 from expunge.snapshot import Snapshot
-from expunge.trainer_state import restore_random, restored_optimizer, restored_training, training_state
-
-if TYPE_CHECKING:
-    from expunge.gathering import Gatherer
-    from expunge.reference import Reference
+from expunge.trainer_state import restore_model, restore_random, restored_optimizer, step_state
 
 __all__ = ["ResumableTrainer"]
 
 
 class ResumableTrainer(Trainer):
-    """What `UnlearnTrainer` has beyond its steps: it can be stopped between two of them, and go on to the bit.
+    """A `Trainer` that can be stopped between two steps, and go on to the bit.
 
     The trainer's own checkpoints (`save_steps`, `resume_from_checkpoint`) work too: it writes the model and its own state, and
     what it would pickle is a `Snapshot` in the same folder.
     """
 
-    method_state: State
-    history: list[dict[str, float]]
-    _gatherer: Gatherer
-    _reference: Reference | None
-    _passes: float
     _checkpoint: Snapshot | None = None
     _random_due = False
-
-    @property
-    def passes(self) -> float:
-        """Example-passes of preparation and steps, without those of the reference."""
-        return self._passes
 
     def snapshot(self, *, weights: bool = True) -> Snapshot:
         """All that the next step stands on, to be taken between two steps.
@@ -44,7 +29,13 @@ class ResumableTrainer(Trainer):
         Args:
             weights: With the weights that are trained; without them where they are kept elsewhere.
         """
-        return training_state(self, self._gatherer, self._reference, weights=weights)
+        return step_state(self, weights=weights)
+
+    def restore(self, kept: Snapshot) -> None:
+        """Put back what `snapshot` gave, but optimizer, schedule and random state, which are there only once it trains."""
+        weights = kept.part("weights")
+        if weights.tensors:
+            restore_model(self.model, weights)
 
     def restore_random_if_due(self) -> None:
         """Put back the random state of a checkpoint before its next step draws anything."""
@@ -64,7 +55,7 @@ class ResumableTrainer(Trainer):
         kept = Snapshot.read(Path(resume_from_checkpoint))
         if not kept.part("weights").tensors:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._passes = restored_training(self, kept, self._gatherer, self._reference)
+        self.restore(kept)
         self._checkpoint = kept
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 from expunge.config import Recipe
 from expunge.errors import ExpungeError, RunError
 from expunge.fit import device, fit
+from expunge.kept_models import keep_model, kept_model
 from expunge.paused import PausedRun
 from expunge.progress import Progress
 from expunge.snapshot import Snapshot
-from expunge.stages import keep_model, kept_model
 from expunge.tasks.base import Encoded
 from expunge.trainer_state import model_state, restore_model
 
@@ -62,9 +62,7 @@ class Retraining:
             yield from self._by_ray(seeds)
             return
         for seed in seeds:
-            model = self._kept(seed) or self._fitted(seed)
-            keep_model(self.paused, _stage(seed), model)
-            yield seed, model
+            yield seed, self._fitted(seed)
 
     def _kept(self, seed: int) -> Any | None:
         return kept_model(self.paused, _stage(seed), self.loaded)
@@ -73,7 +71,7 @@ class Retraining:
         return fit(
             self.base, self.task, self.retain, self.recipe, seed=seed, label_names=self.task.label_names,
             progress=self.progress, name=f"retraining without the records (seed {seed})",
-            trust_remote_code=self.trust_remote_code,
+            trust_remote_code=self.trust_remote_code, paused=self.paused, stage=_stage(seed),
         )  # fmt: skip
 
     def _by_ray(self, seeds: Sequence[int]) -> Iterator[tuple[int, Any]]:

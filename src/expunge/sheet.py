@@ -59,7 +59,10 @@ class Sheet:
 
     def svg(self, title: str) -> str:
         """The drawing, with this title for those who cannot see it."""
-        buffer = io.StringIO()
+        buffer, layout = io.StringIO(), self._figure.get_layout_engine()
+        assert layout is not None
+        layout.execute(self._figure)  # once: saving would lay out twice and draw once for nothing
+        self._figure.set_layout_engine(None)
         self._figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
         self._style.__exit__(None, None, None)
         text = buffer.getvalue()

@@ -22,7 +22,7 @@ from expunge.models import passes_of
 from expunge.preparation import Preparation, prepared_state
 from expunge.random_state import random_state, restore_random_state
 from expunge.referring import referred
-from expunge.resumable import ResumableTrainer
+from expunge.resumable_unlearning import ResumableUnlearning
 from expunge.sampling import StepSampler
 from expunge.shared_trainer import SharedTrainer
 from expunge.step import Scores, Step
@@ -32,7 +32,7 @@ from expunge.tasks.base import Batch, Encoded
 __all__ = ["UnlearnTrainer"]
 
 
-class UnlearnTrainer(ResumableTrainer, SharedTrainer):
+class UnlearnTrainer(ResumableUnlearning, SharedTrainer):
     """A `Trainer` whose loss is an unlearning method's.
 
     `args.per_device_train_batch_size` counts forget records; the method's `retain_ratio` times as many retained records

@@ -19,27 +19,41 @@ if TYPE_CHECKING:
 
 __all__ = [
     "model_state",
+    "optimizer_state",
     "restore_model",
+    "restore_optimizer",
     "restore_random",
     "restored_optimizer",
     "restored_training",
+    "step_state",
     "training_state",
 ]
 
 
+def step_state(trainer: Any, *, weights: bool) -> Snapshot:
+    """What the next step of any trainer stands on: weights that are trained, optimizer, schedule, random state, its number.
+
+    Raises:
+        RunError: The optimizer or schedule has a state that is neither tensors nor plain values.
+    """
+    made = Snapshot(values={"step": trainer.state.global_step})
+    if weights:
+        made.add("weights", model_state(trainer.model, trained=True))
+    made.add("optimizer", _optimizer_and_schedule(trainer))
+    made.add("random", Snapshot(*every_random_state()))
+    return made
+
+
 def training_state(trainer: Any, gatherer: Gatherer, reference: Reference | None, *, weights: bool) -> Snapshot:
-    """Weights that are trained, optimizer, schedule, random state, the method's state, partners, the original's outputs, log.
+    """What the next step of unlearning stands on: the method's state, partners, the original's outputs and log as well.
 
     No record is in it: the original's outputs and embeddings of partners are kept by the records' positions.
 
     Raises:
         RunError: The optimizer or schedule has a state that is neither tensors nor plain values.
     """
-    made = Snapshot(values={"step": trainer.state.global_step, "passes": trainer.passes, "history": trainer.history})
-    if weights:
-        made.add("weights", model_state(trainer.model, trained=True))
-    made.add("optimizer", _optimizer_state(trainer))
-    made.add("random", Snapshot(*every_random_state()))
+    made = step_state(trainer, weights=weights)
+    made.values |= {"passes": trainer.passes, "history": trainer.history}
     states = trainer.method_state
     where = {name: tensor.device.type for name, tensor in states.items()}
     made.add("method", Snapshot({name: tensor.clone() for name, tensor in states.items()}, where))
@@ -50,10 +64,7 @@ def training_state(trainer: Any, gatherer: Gatherer, reference: Reference | None
 
 
 def restored_training(trainer: Any, snapshot: Snapshot, gatherer: Gatherer, reference: Reference | None) -> float:
-    """Put back all but optimizer, schedule and random state, which a trainer has only once it trains; the passes so far."""
-    weights = snapshot.part("weights")
-    if weights.tensors:
-        restore_model(trainer.model, weights)
+    """Put back what `training_state` has beside `step_state`; the passes so far."""
     trainer.method_state = kept_method_state(snapshot, trainer.args.device)
     trainer.history[:] = snapshot.values["history"]
     gatherer.restore(snapshot.part("partners"), trainer.args.device)
@@ -96,10 +107,13 @@ def _of_model(model: Any) -> Iterator[tuple[str, Tensor]]:
     yield from ((name, buffer) for name, buffer in model.named_buffers() if name in lasting)
 
 
-def _optimizer_state(trainer: Any) -> Snapshot:
-    if trainer.optimizer is None:
-        return Snapshot()
-    state = trainer.optimizer.state_dict()
+def optimizer_state(optimizer: Any) -> Snapshot:
+    """An optimizer's state.
+
+    Raises:
+        RunError: It has values that are neither tensors nor plain.
+    """
+    state = optimizer.state_dict()
     tensors, values = {}, {}
     for number, entries in state["state"].items():
         for name, value in entries.items():
@@ -107,25 +121,42 @@ def _optimizer_state(trainer: Any) -> Snapshot:
                 tensors[f"{number}/{name}"] = value
             else:
                 values.setdefault(str(number), {})[name] = value
-    found = {"groups": state["param_groups"], "values": values, "scheduler": trainer.lr_scheduler.state_dict()}
+    found = {"groups": state["param_groups"], "values": values}
+    _must_be_plain(found)
+    return Snapshot(tensors, found)
+
+
+def restore_optimizer(optimizer: Any, kept: Snapshot) -> None:
+    """Put back what `optimizer_state` gave."""
+    state: dict[int, dict[str, Any]] = {int(number): dict(entries) for number, entries in kept.values["values"].items()}
+    for key, tensor in kept.tensors.items():
+        number, _, name = key.partition("/")
+        state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": kept.values["groups"]})
+
+
+def _optimizer_and_schedule(trainer: Any) -> Snapshot:
+    if trainer.optimizer is None:
+        return Snapshot()
+    made = optimizer_state(trainer.optimizer)
+    made.values["scheduler"] = trainer.lr_scheduler.state_dict()
+    _must_be_plain(made.values)
+    return made
+
+
+def _must_be_plain(values: dict[str, Any]) -> None:
     try:
-        json.dumps(found)
+        json.dumps(values)
     except TypeError as error:
         raise RunError(f"the state of this optimizer or schedule cannot be kept ({error}).") from error
-    return Snapshot(tensors, found)
 
 
 def restored_optimizer(trainer: Any, snapshot: Snapshot) -> None:
     """Put back optimizer and schedule, once the trainer has made them."""
     kept = snapshot.part("optimizer")
-    if not kept.values:
-        return
-    state: dict[int, dict[str, Any]] = {int(number): dict(entries) for number, entries in kept.values["values"].items()}
-    for key, tensor in kept.tensors.items():
-        number, _, name = key.partition("/")
-        state.setdefault(int(number), {})[name] = tensor
-    trainer.optimizer.load_state_dict({"state": state, "param_groups": kept.values["groups"]})
-    trainer.lr_scheduler.load_state_dict(kept.values["scheduler"])
+    if kept.values:
+        restore_optimizer(trainer.optimizer, kept)
+        trainer.lr_scheduler.load_state_dict(kept.values["scheduler"])
 
 
 def restore_random(snapshot: Snapshot) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ class Unlearning:
     paused: PausedRun | None = None
     _passes: float = 0.0
     _check_passes: float = 0.0
+    _fits: Iterator[int] = field(default_factory=count)
 
     def run(self, model: Any) -> Outcome:
         """Unlearn; the model given is changed in place or given back changed.
@@ -143,7 +145,7 @@ class Unlearning:
         context = ProcedureContext(
             model=model, task=self.task, forget=self.forget, retain=self.retain, forget_ids=self.forget_ids,
             retain_ids=self.retain_ids, classes=classes, seed=self.seed, tune=tune, check=check, spend=spend, prepared=prepared,
-            note=history.append, retraining=whole,
+            note=history.append, retraining=whole, paused=self.paused,
             fit=None if fitted is None else lambda records, seed: self._paid(*fitted(records, seed)),
         )  # fmt: skip
         result = self.method.run(context)
@@ -178,7 +180,8 @@ class Unlearning:
         def fitted(records: Encoded, seed: int) -> tuple[Any, float]:
             model = fit(
                 base, self.task, records, recipe, seed=seed, label_names=self.label_names, progress=self.progress,
-                name="training from the base", trust_remote_code=self.trust_remote_code,
+                name="training from the base", trust_remote_code=self.trust_remote_code, paused=self.paused,
+                stage=f"fitted-{next(self._fits)}",
             )  # fmt: skip
             return model, recipe.epochs * len(records)
 

@@ -16,6 +16,7 @@ from expunge.options import Options
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from expunge.paused import PausedRun
     from expunge.step import Step
     from expunge.stopping import Check
     from expunge.tasks.base import Encoded
@@ -226,6 +227,7 @@ class ProcedureContext:
         prepared: -> what a method may use before its first step, of which the targets are made. Counted.
         note: Takes a row of figures for the log, such as a step's parts.
         retraining: Example-passes of one retraining, where the recipe is known.
+        paused: Where a procedure that trains on its own keeps what another process could go on from, and finds it.
     """
 
     model: Any
@@ -243,6 +245,7 @@ class ProcedureContext:
     prepared: Callable[[], MethodContext]
     note: Callable[[dict[str, float]], None]
     retraining: float | None = None
+    paused: PausedRun | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,7 +96,7 @@ class O3(Procedure):
             tuning=Tuning(self.encoder_epochs, self.encoder_learning_rate, self.encoder_rank, self.masked),
             encoder=self.encoder, load=self.load, detector={name: getattr(self, name) for name in _DETECTOR},
             settings={name: value for name, value in self.values().items() if name not in ("encoder", "answers")},
-            seed=context.seed, spend=context.spend, note=context.note,
+            seed=context.seed, spend=context.spend, note=context.note, paused=context.paused,
         )  # fmt: skip
 
     def _targets(self, context: MethodContext) -> Encoded:

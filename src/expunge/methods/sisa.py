@@ -43,5 +43,5 @@ class Sisa(Procedure):
             raise RunError("sisa: the model is no SISA ensemble; `expunge train-sisa` trains one.")
         return erase(
             context.model, task=context.task, forget=context.forget, forget_ids=context.forget_ids,
-            retain=context.retain, retain_ids=context.retain_ids, spend=context.spend,
+            retain=context.retain, retain_ids=context.retain_ids, spend=context.spend, paused=context.paused,
         )  # fmt: skip

@@ -14,11 +14,13 @@ from expunge.errors import RunError, UsageError
 from expunge.head import head_of
 from expunge.models import weights_sha256
 from expunge.o3.adapters import Gate, add_adapter, set_active, weights_of
+from expunge.o3.checkpoint import restored_steps, steps_kept
 from expunge.o3.detector import Detector, parted, too_few
 from expunge.o3.encoder import OWN, Tuning, load_encoder, own_encoder
 from expunge.o3.losses import overlap
 from expunge.o3.manifest import Manifest, request_name
 from expunge.o3.model import O3Model, prompt_length
+from expunge.paused import TRAINING, PausedRun
 from expunge.tasks.base import Encoded
 from expunge.token_sums import cross_entropy
 
@@ -52,7 +54,7 @@ class Learning:
 def append(
     model: Any, task: Any, *, records: Encoded, targets: Encoded, ids: Sequence[str], learning: Learning, tuning: Tuning,
     encoder: str | None, load: str, detector: dict[str, Any], settings: dict[str, Any], seed: int,
-    spend: Callable[[float], None], note: Note,
+    spend: Callable[[float], None], note: Note, paused: PausedRun | None = None,
 ) -> O3Model:  # fmt: skip
     """The model with one more request: a plain model's first, or the next of an O3 model. The given one is used up.
 
@@ -71,6 +73,7 @@ def append(
         seed: Seed of everything drawn.
         spend: Called with example-passes.
         note: Called with a row of figures a step of the adapter.
+        paused: Where checkpoints of the adapter's training are kept and found, if anywhere.
 
     Raises:
         UsageError: Too few records.
@@ -90,7 +93,7 @@ def append(
     states = made.encoder.states(rows, name)
     fitted = Detector.fit(states[used], states[rest], **detector)
     passes += len(rows) / 3
-    trained, steps = _train(made, task, targets, _beside(made, rows), name, learning, own_seed, note)
+    trained, steps = _train(made, task, targets, _beside(made, rows), name, learning, own_seed, note, paused)
     spend(passes + trained)
 
     made.detectors.append(fitted)
@@ -170,8 +173,9 @@ def _beside(made: O3Model, rows: list[list[int]]) -> torch.Tensor:
 
 
 def _train(
-    made: O3Model, task: Any, targets: Encoded, weights: torch.Tensor, name: str, how: Learning, seed: int, note: Note
-) -> tuple[float, int]:
+    made: O3Model, task: Any, targets: Encoded, weights: torch.Tensor, name: str, how: Learning, seed: int, note: Note,
+    paused: PausedRun | None,
+) -> tuple[float, int]:  # fmt: skip
     """Train the adapter of that name beside the earlier ones; example-passes and steps it took.
 
     `weights` is what `_beside` gives.
@@ -191,8 +195,13 @@ def _train(
     rng = np.random.default_rng([seed, 22])
     steps = max(1, round(how.epochs * -(-len(targets) // how.batch_size)))
     order: list[int] = []
-    passes = 0.0
-    for step in range(steps):
+    passes, begin, said = 0.0, 0, []
+    stage = f"{TRAINING}-{name}"
+    if paused is not None and (found := paused.newest(stage)) is not None:
+        begin, order, passes, said = restored_steps(found[1], own, optimizer, rng)
+        for row in said:
+            note(row)
+    for step in range(begin, steps):
         order = order or rng.permutation(len(targets)).tolist()
         chosen, order = order[: how.batch_size], order[how.batch_size :]
         batch = task.collate(targets, chosen).to(device)
@@ -209,7 +218,10 @@ def _train(
         optimizer.step()
         optimizer.zero_grad()
         passes += len(chosen)
-        note({"step": step + 1, "targets": float(wrong.detach()), "overlap": float(apart.detach())})
+        said.append({"step": step + 1, "targets": float(wrong.detach()), "overlap": float(apart.detach())})
+        note(said[-1])
+        if paused is not None and paused.due():
+            paused.keep(stage, step + 1, steps_kept(step + 1, order, passes, said, own, optimizer, rng))
     set_active(model, [request_name(i + 1) for i in range(len(made.detectors) + 1)])
     return passes, steps
 

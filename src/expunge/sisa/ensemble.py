@@ -42,11 +42,12 @@ class Checkpoints:
     def __deepcopy__(self, memo: object) -> Checkpoints:
         return self  # never changed, and what it owns must go once only
 
-    def replaced(self, stages: Mapping[tuple[int, int], Path], temporary: Path) -> Checkpoints:
-        """These with other stages in a folder that is removed when the result is."""
+    def replaced(self, stages: Mapping[tuple[int, int], Path], temporary: Path | None) -> Checkpoints:
+        """These with other stages, in a folder that is removed when the result is, where one is named."""
         found = Checkpoints(self.base, {**self.stages, **stages})
         found._keeps = (self,)
-        weakref.finalize(found, shutil.rmtree, temporary, ignore_errors=True)
+        if temporary is not None:
+            weakref.finalize(found, shutil.rmtree, temporary, ignore_errors=True)
         return found
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from expunge.data.request import Resolved
 from expunge.errors import Problem, UsageError
+from expunge.paused import STAGES, PausedRun
 from expunge.privacy import read_salt
 from expunge.sisa.ensemble import Ensemble
 from expunge.sisa.folder import is_sisa, must_be_unchanged
@@ -31,6 +32,7 @@ def erase(
     retain: Encoded,
     retain_ids: Sequence[str],
     spend: Callable[[float], None],
+    paused: PausedRun | None = None,
 ) -> Ensemble:
     """The ensemble as it would be had it never been given the records.
 
@@ -42,6 +44,7 @@ def erase(
         retain: All other records of the training data; those erased before are left out.
         retain_ids: Their ids.
         spend: Called with the example-passes made.
+        paused: Where stages are kept once they are trained, and found, if anywhere.
 
     Raises:
         UsageError: A record was erased before, the data are not those of the ensemble, or the base has changed.
@@ -65,7 +68,8 @@ def erase(
         first[shard] = min(number, first.get(shard, number))
     counts = plan.counts(retain_ids)
     planned = {s: sum(plan.visits(counts[s], r) for r in range(k, plan.slices + 1)) for s, k in first.items()}
-    workspace = Path(tempfile.mkdtemp(prefix="expunge-sisa-"))
+    lasting = None if paused is None else paused.place(STAGES)
+    workspace = lasting or Path(tempfile.mkdtemp(prefix="expunge-sisa-"))
     with _removed_on_failure(workspace):
         passes = [list(row) for row in manifest.passes]
         shards, device = ensemble.shards, next(ensemble.parameters()).device
@@ -89,7 +93,7 @@ def erase(
         members |= {
             shard: shards.whole(shard, written[shard, plan.slices]).to(device) for shard in first if shard in members
         }
-        checkpoints = old.replaced(written, workspace)
+        checkpoints = old.replaced(written, None if lasting else workspace)
         emptied = [shard for shard in first if not sum(counts[shard])]
         for key in [key for key in checkpoints.stages if key[0] in emptied]:
             del checkpoints.stages[key]
@@ -238,6 +242,6 @@ def _note_other_bits(ensemble: Ensemble) -> None:
 def _removed_on_failure(folder: Path) -> Iterator[None]:
     try:
         yield
-    except BaseException:
+    except Exception:  # what comes from outside, such as Ctrl-C, leaves what was done
         shutil.rmtree(folder, ignore_errors=True)
         raise

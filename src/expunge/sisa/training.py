@@ -20,6 +20,7 @@ from torch import nn
 
 from expunge.config import Recipe
 from expunge.errors import Problem, RunError, UsageError
+from expunge.folders import whole_folder
 from expunge.models import head_sizes, load_model
 from expunge.record import environment
 from expunge.sisa.manifest import Members
@@ -108,7 +109,7 @@ class Shards:
         if self.members.adapter == "none":
             model.save_pretrained(checkpoint)
             return
-        checkpoint.mkdir(parents=True)
+        checkpoint.mkdir(parents=True, exist_ok=True)
         weights = {name: p.detach().cpu().contiguous() for name, p in _trained(model).items()}
         save_file(weights, checkpoint / ADAPTER_FILE)
 
@@ -125,7 +126,7 @@ class Shards:
         device: Any,
         advance: Callable[[float], None] = lambda amount: None,
     ) -> list[int]:
-        """Train the stages of a shard from `first` on and write a checkpoint after each.
+        """Train the stages of a shard from `first` on and write a checkpoint after each; those that are there are read.
 
         Args:
             shard: Number of the shard, from 0.
@@ -149,11 +150,16 @@ class Shards:
         counts = self.plan.counts(ids)[shard]
         spent = []
         for stage in range(first, self.plan.slices + 1):
+            spent.append(self.plan.visits(counts, stage))
+            if (made := place / stage_folder(shard, stage)).is_dir():  # by an earlier process of this run
+                model = self.read(shard, made).to(device)
+                advance(spent[-1])
+                continue
             chosen = self.plan.members(shard, stage, ids)
             records, names = encoded.take(chosen), [ids[i] for i in chosen]
             self._train_stage(model, shard, stage, task, records, names, counts, advance)
-            spent.append(self.plan.visits(counts, stage))
-            self.write(model, place / stage_folder(shard, stage))
+            with whole_folder(made) as beside:
+                self.write(model, beside)
         return spent
 
     def _train_stage(
