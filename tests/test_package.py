@@ -146,6 +146,7 @@ LAYERS = [
         "cli_compare",
         "cli_deep",
         "cli_demo",
+        "cli_help",
         "cli_history",
         "cli_outcome",
         "cli_plan",
@@ -221,6 +222,23 @@ def quickest(*command: str) -> float:
 def test_start_up_is_quick() -> None:
     assert quickest(sys.executable, "-c", "import expunge") < 0.5
     assert quickest(sys.executable, "-m", "expunge", "--help") < 0.5
+
+
+def test_help_names_every_command_with_its_whole_sentence() -> None:
+    """In plain text: nothing is cut, and rich is not loaded for it."""
+    code = """
+import sys, expunge.cli
+sys.argv = ["expunge", "--help"]
+try:
+    expunge.cli.main()
+finally:
+    print("rich" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    said = " ".join(done.stdout.split())
+    assert "Unlearn, audit, and write the model with its record, report and history." in said
+    assert "..." not in said.split("Commands:")[1]
+    assert said.endswith("False")
 
 
 def test_public_names_are_sorted_documented_and_there() -> None:

@@ -12,6 +12,7 @@ import typer
 
 from expunge import cli_bench, cli_clean, cli_compare, cli_deep, cli_demo, cli_history, cli_plan, cli_sisa, processes
 from expunge.agreeing import agreeing
+from expunge.cli_help import PlainHelp
 from expunge.cli_options import A_METHOD, A_NAME, given, with_run_options
 from expunge.cli_outcome import gate, show_progress, show_record
 from expunge.errors import ExpungeError, Problem, UsageError, printable
@@ -20,6 +21,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="expunge",
+    cls=PlainHelp,
     help="Make a fine-tuned language model forget the training records you name, and show with evidence that it did.",
     no_args_is_help=True,
     add_completion=True,

@@ -70,7 +70,7 @@ def erase(
     planned = {s: sum(plan.visits(counts[s], r) for r in range(k, plan.slices + 1)) for s, k in first.items()}
     lasting = None if paused is None else paused.place(STAGES)
     workspace = lasting or Path(tempfile.mkdtemp(prefix="expunge-sisa-"))
-    with _removed_on_failure(workspace):
+    with _removed_on_failure(workspace, Exception if lasting else BaseException):
         passes = [list(row) for row in manifest.passes]
         shards, device = ensemble.shards, next(ensemble.parameters()).device
         written: dict[tuple[int, int], Path] = {}
@@ -239,9 +239,10 @@ def _note_other_bits(ensemble: Ensemble) -> None:
 
 
 @contextmanager
-def _removed_on_failure(folder: Path) -> Iterator[None]:
+def _removed_on_failure(folder: Path, kinds: type[BaseException]) -> Iterator[None]:
+    """Removes the folder where it ends in such a failure; what comes from outside, as Ctrl-C, may leave it to a later run."""
     try:
         yield
-    except Exception:  # what comes from outside, such as Ctrl-C, leaves what was done
+    except kinds:
         shutil.rmtree(folder, ignore_errors=True)
         raise
