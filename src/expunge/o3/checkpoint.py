@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from expunge.random_state import every_random_state, restore_every_random_state
+from expunge.random_state import every_random_state
 from expunge.snapshot import Snapshot
-from expunge.trainer_state import optimizer_state, restore_optimizer
+from expunge.trainer_state import optimizer_state, restore_optimizer, restore_random
 
 __all__ = ["restored_steps", "steps_kept"]
 
@@ -49,6 +49,5 @@ def restored_steps(
         weight.detach().copy_(own[name])
     restore_optimizer(optimizer, kept.part("optimizer"))
     rng.bit_generator.state = kept.values["order drawn"]
-    random = kept.part("random")
-    restore_every_random_state(random.tensors, random.values)
+    restore_random(kept)
     return tuple(kept.values[name] for name in ("step", "order", "passes", "said"))  # pyright: ignore[reportReturnType]
