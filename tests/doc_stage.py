@@ -150,6 +150,14 @@ class Stage:
         _write_lines(self.folder / "held-out.jsonl", rows[60:])
         (self.folder / "ids.txt").write_text("".join(f"{row['id']}\n" for row in rows[:6]), encoding="utf-8")
 
+    def ran(self, *names: str) -> None:
+        """One run, under each of these names."""
+        start = "--model my-model --data train.csv --id id --forget ids.txt --held-out test.csv --set training.min_steps=4"
+        self.expunge(f"expunge run {start} --set audit.bootstrap=50 --out {names[0]}")
+        self.first = []  # it is no run of the page
+        for name in names[1:]:
+            shutil.copytree(self.folder / names[0], self.folder / name)
+
     def run(self, block: Block) -> None:
         """Every line of a shell block: Expunge in this process, all else in a shell."""
         text = block.text.replace("\\\n", " ")
