@@ -54,7 +54,7 @@ types: install-dev  ## Check types
 # Tests are too small for several threads: two of one thread each are done in little more than half the time.
 WORKERS ?= 2
 
-test: lint types  ## Lint, types, and the tests of a few minutes
+test: lint types  ## Lint, types, and the quick tests: about twelve minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --durations=10
 
 $(VENV)/.installed-ray: $(VENV)/.installed

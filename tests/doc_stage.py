@@ -152,7 +152,9 @@ class Stage:
 
     def ran(self, *names: str) -> None:
         """One run, under each of these names."""
-        start = "--model my-model --data train.csv --id id --forget ids.txt --held-out test.csv --set training.min_steps=4"
+        start = (
+            "--model my-model --data train.csv --id id --forget ids.txt --held-out test.csv --set training.min_steps=4"
+        )
         self.expunge(f"expunge run {start} --set audit.bootstrap=50 --out {names[0]}")
         self.first = []  # it is no run of the page
         for name in names[1:]:

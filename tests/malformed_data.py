@@ -183,11 +183,11 @@ DATA: list[Bad] = [
     # ids
     Bad("ids that lost their zeros", lambda d, t: d.run(
         t, data=write_csv(t / "d.csv", numbered()(d.rows())), set=('request.ids=["7", "12"]',), forget=None),
-        ("2 of 2", "7, 12"), 'Did you mean "007"?'),
+        ("2 of 2", "7, 12"), 'Did you mean "007" for "7"?'),
     Bad("ids that gained zeros", rows(lambda own: [row.update(id=i) for i, row in enumerate(own)], forget=None,
-        set='request.ids=["007"]'), ("1 of 1", "007"), 'Did you mean "7"?'),
-    Bad("ids of another case", request("R1-0000\n"), ("R1-0000",), 'Did you mean "r1-0000"?'),
-    Bad("ids with a space", first(id=" r1-0000 "), ("r1-0000",), 'Did you mean " r1-0000 "?'),
+        set='request.ids=["007"]'), ("1 of 1", "007"), 'Did you mean "7" for "007"?'),
+    Bad("ids of another case", request("R1-0000\n"), ("R1-0000",), 'Did you mean "r1-0000" for "R1-0000"?'),
+    Bad("ids with a space", first(id=" r1-0000 "), ("r1-0000",), 'Did you mean " r1-0000 " for "r1-0000"?'),
     Bad("an id that is a list", first(id=["r1"]), ("['r1']",), "text or a whole number"),
     Bad("an id that is an object", first(id={"n": 1}), ("{'n': 1}",), "text or a whole number"),
     Bad("a script for an id, twice", rows(lambda own: [row.update(id="<script>alert(1)</script>") for row in own[:2]]),

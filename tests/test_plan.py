@@ -212,12 +212,15 @@ def test_the_gate_holds_for_an_incomplete_erasure(job: Job, incomplete, tmp_path
         assert (out / "record.json").exists()
 
 
-def test_the_gate_holds_without_power(job: Job, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_verdict_that_so_few_records_cannot_have_is_refused_before_anything_runs(
+    job: Job, tmp_path: Path, monkeypatch, capsys
+) -> None:
     few = tmp_path / "few.txt"
     few.write_text("\n".join(job.ids.read_text(encoding="utf-8").split()[:3]), encoding="utf-8")
     code, error = gated(capsys, monkeypatch, job, tmp_path / "out", forget=few, require="population")
-    assert code == 3
-    assert '"no power"' in error
+    assert code == 2
+    assert "population is required of 3 records, and a verdict needs 20" in error
+    assert "gather requests" in error
 
 
 def test_the_gate_of_audit(job: Job, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -95,7 +95,7 @@ def _needs(cls: Any) -> str:
     if getattr(cls, "rewinds", False):
         lines.append("- **Goes back toward the base**: better with `--base`.")
     if cls.__name__ == "O3":
-        lines.append('- **Extra**: `pip install "expunge[peft]"`.')
+        lines.append("- **Needs**: `pip install peft`.")
     if cls.__name__ == "Sisa":
         lines.append("- **Model**: a folder that `expunge train-sisa` made.")
     return "\n".join(lines)

@@ -15,7 +15,7 @@ def problems(rank: int) -> list[Problem]:
 
     if not rank or find_spec("peft"):
         return []
-    return [Problem("training.lora_rank", "peft is not installed", "Install it: pip install 'expunge[peft]'.")]
+    return [Problem("training.lora_rank", "peft is not installed", "Install it: pip install peft.")]
 
 
 def with_adapter(model: Any, rank: int, seed: int, head: Any = None) -> Any:

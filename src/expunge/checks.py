@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +24,7 @@ from expunge.reading import Kind, content_key, picked, read_columns, read_record
 from expunge.sisa.request import manifest_of, still_there
 from expunge.tasks.generation import template_problems
 from expunge.tasks.kinds import Task
+from expunge.verdict import LEAST_RECORDS
 
 __all__ = ["Inputs", "Kind", "Prepared", "check", "read_columns", "read_records"]
 
@@ -146,7 +148,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     if train is not None and (ids or selected or config.request.fraction is not None):
         request = found.run(resolve, train, ids, config.request, selected)
         found.problems.extend(model_kinds.enough(config, request))
-    known = bool(config.privacy.salt_file) or salt_path().exists()
+    known = bool(config.privacy.salt_file or os.environ.get("EXPUNGE_SALT_FILE")) or salt_path().exists()
     salt = found.run(read_salt, config.privacy.salt_file) if known else None
     history, held, strange = None, {}, 0
     past = found.run(_past, config, inputs, kind) if kind else None
@@ -162,6 +164,14 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     if history is not None and request is not None:
         request = found.run(kept_out, history, train, request, ids, again=config.request.again)
     halves = found.run(_held_out, config, inputs, kind, train, request, history, found) if kind else None
+    if kind is None and inputs.held_out is None and config.data.held_out is not None:  # what can be told of it now
+        found.run(read_source, config, None, config.data.held_out, "data.held_out", config.data.held_out_split)
+    if config.audit.require is not None and request is not None and len(request.forget) < LEAST_RECORDS:
+        count = len(request.forget)
+        few = f"{count} record{'s' if count > 1 else ''}"
+        what = f"{config.audit.require} is required of {few}, and a verdict needs {LEAST_RECORDS}"
+        way_out = "Leave it out and read the records' table, or gather requests until there are as many."
+        found.problems.append(Problem("audit.require", what, way_out))
     recipe = found.run(suitability.comparisons, config, model_config, found)
     if config.request.neighbours is not None and config.retrain.base is None:
         way_out = "Name the model the original was fine-tuned from: --base PATH."

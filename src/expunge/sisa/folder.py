@@ -26,7 +26,7 @@ __all__ = [
     "problems",
 ]
 
-PEFT = "Install it: pip install 'expunge[peft]'."
+PEFT = "Install it: pip install peft."
 _WAY_OUT = "Give the folder as `expunge train-sisa` or `expunge run` wrote it."
 
 
