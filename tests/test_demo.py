@@ -25,7 +25,7 @@ def test_the_demos_records_are_real_unique_and_disjoint() -> None:
 
 def test_a_demo_without_its_packages_says_how_to_get_them(monkeypatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r'pip install "expunge\[demo\]"'):
+    with pytest.raises(UsageError, match=r'pip install "\.\[demo\]"'):
         diagnosis_phrases(10, 10)
 
 

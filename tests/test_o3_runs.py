@@ -305,7 +305,7 @@ def test_what_does_not_fit_is_refused_before_weights_load(
     find = expunge.model_kinds.find_spec
     monkeypatch.setattr("expunge.model_kinds.find_spec", lambda name: None if name == "peft" else find(name))
     monkeypatch.setattr("expunge.o3.folder.find_spec", lambda name: None if name == "peft" else find(name))
-    refused(r"o3 needs peft, which is not installed\. Install it: pip install 'expunge\[peft\]'", model=model)
+    refused(r"o3 needs peft, which is not installed\. Install it: pip install peft", model=model)
     refused("holds LoRA adapters, which need peft", model=folder, **salt)
 
 
