@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,9 @@ from expunge.sisa.training import Shards
 from expunge.tasks.generation import Generation
 from expunge.tasks.text_classification import TextClassification
 from expunge.testing import byte_tokenizer, tiny_causal, tiny_classifier, tiny_tokenizer, toy_answers, toy_records
-from test_interruption import ALWAYS, carried_out, same, small
+from test_interruption import ALWAYS, _Killed, carried_out, same, small
 
 NAMES = ("water", "machine", "music")
-
-
-class _Killed(BaseException):
-    """Stands for a signal that no handler of ours sees."""
 
 
 def job(folder: Path, of_tokens: bool) -> tuple[str, Any, Any]:
@@ -47,18 +45,20 @@ def job(folder: Path, of_tokens: bool) -> tuple[str, Any, Any]:
     return str(folder), task, encoded
 
 
-def stopped(monkeypatch: pytest.MonkeyPatch, step: int) -> Any:
-    """Within, a training ends in that step, counted from 1."""
-    plain = ResumableTrainer.training_step
+@contextmanager
+def killed(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int) -> Iterator[None]:
+    """Within, a function's call of that number, counted from 1, ends all."""
+    plain, calls = getattr(owner, name), itertools.count(1)
 
-    def striking(self: ResumableTrainer, *args: Any, **options: Any) -> Any:
-        if self.state.global_step == step - 1:
+    def striking(*args: Any, **options: Any) -> Any:
+        if next(calls) == call:
             raise _Killed
-        return plain(self, *args, **options)
+        return plain(*args, **options)
 
-    context = monkeypatch.context()
-    context.__enter__().setattr(ResumableTrainer, "training_step", striking)
-    return context
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, striking)
+        with pytest.raises(_Killed):
+            yield
 
 
 @pytest.mark.parametrize("by_length", [False, True], ids=["any order", "by length"])
@@ -72,19 +72,12 @@ def test_fine_tuning_goes_on_to_the_bit(
     options: dict[str, Any] = {"seed": 7, "label_names": () if of_tokens else NAMES}
     whole = weights_sha256(fit(base, task, encoded, recipe, **options))
     (folder := tmp_path / "run").mkdir()
+    kept_run: dict[str, Any] = {"paused": PausedRun(folder, ALWAYS, Progress()), "stage": "retrained-7"}
+    done = 0
     for step in (1, 4, 6, 13):
-        context = stopped(monkeypatch, step)
-        with pytest.raises(_Killed):
-            fit(
-                base,
-                task,
-                encoded,
-                recipe,
-                **options,
-                paused=PausedRun(folder, ALWAYS, Progress()),
-                stage="retrained-7",
-            )
-        context.__exit__(None, None, None)
+        with killed(monkeypatch, ResumableTrainer, "training_step", step - done):
+            fit(base, task, encoded, recipe, **options, **kept_run)
+        done = step - 1
         kept = [path.name for path in folder.iterdir()]
         assert kept == ([] if step == 1 else [f"training-retrained-7-{step - 1}"])
     assert described(folder).startswith("the retrained model of seed 7 up to step 12")
@@ -110,17 +103,8 @@ def interrupted_once(
     monkeypatch: pytest.MonkeyPatch, config: RunConfig, out: Path, owner: Any, name: str, call: int
 ) -> list[str]:
     """Carry out a run that ends in a function's call of that number; what its folder holds then."""
-    plain, calls = getattr(owner, name), itertools.count(1)
-
-    def striking(*args: Any, **options: Any) -> Any:
-        if next(calls) == call:
-            raise _Killed
-        return plain(*args, **options)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(owner, name, striking)
-        with pytest.raises(_Killed):
-            carried_out(config, out)
+    with killed(monkeypatch, owner, name, call):
+        carried_out(config, out)
     assert not out.exists()
     return sorted(path.name for path in folder_of(out).iterdir() if path.is_dir() and path.name != "tmp")
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from expunge.errors import Problem, UsageError
 
-__all__ = ["merged", "problems", "with_adapter"]
+__all__ = ["PEFT", "merged", "problems", "with_adapter"]
+
+PEFT = "Install it: pip install peft."
 
 
 def problems(rank: int) -> list[Problem]:
@@ -15,7 +17,7 @@ def problems(rank: int) -> list[Problem]:
 
     if not rank or find_spec("peft"):
         return []
-    return [Problem("training.lora_rank", "peft is not installed", "Install it: pip install peft.")]
+    return [Problem("training.lora_rank", "peft is not installed", PEFT)]
 
 
 def with_adapter(model: Any, rank: int, seed: int, head: Any = None) -> Any:

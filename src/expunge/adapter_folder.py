@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from expunge.adapter import PEFT
 from expunge.errors import Problem, UsageError
 
 __all__ = ["base_of", "is_adapter", "load", "model_config", "problems", "tokenizer_source"]
@@ -52,7 +53,7 @@ def problems(path: str, *, where: str) -> list[Problem]:
         return [Problem(where, f'{_CONFIG} of "{path}" is no JSON of an adapter\'s settings', merge)]
     if not find_spec("peft"):
         what = f'"{path}" holds an adapter, and peft is not installed'
-        found.append(Problem(where, what, "Install it: pip install peft. Or merge the adapter before."))
+        found.append(Problem(where, what, f"{PEFT} Or merge the adapter before."))
     if (kind := settings.get("peft_type")) != "LORA":
         found.append(Problem(where, f'"{path}" holds an adapter of the kind {kind}; LORA is known', merge))
     if (task := settings.get("task_type")) not in _CLASSES:

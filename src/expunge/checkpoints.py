@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -13,8 +11,6 @@ from expunge.paused import CHECKPOINT, PausedRun
 from expunge.stopping import StopRule
 
 __all__ = ["Checkpoints"]
-
-_STATE = "trainer_state.json"  # where transformers looks for it
 
 
 class Checkpoints(TrainerCallback):
@@ -47,8 +43,7 @@ class Checkpoints(TrainerCallback):
     def _keep_if_due(self, state: TrainerState) -> None:
         if not self._paused.due():
             return
-        made = self._trainer.snapshot()
+        made = self._trainer.checkpoint()
         made.add("look", self._look.state())
         made.add("stop", self._stop.state())
-        made.texts[_STATE] = json.dumps(asdict(state))
         self._paused.keep(CHECKPOINT, state.global_step, made)

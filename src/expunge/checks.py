@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +18,7 @@ from expunge.data.request import Resolved, matching, mentioning, read_request, r
 from expunge.errors import Collector, Problem, UsageError
 from expunge.history.earlier import History, held_records, history_of, kept_out
 from expunge.methods.base import Method
-from expunge.privacy import pseudonym, read_salt, salt_path
+from expunge.privacy import named_salt, pseudonym, read_salt, salt_path
 from expunge.reading import Kind, content_key, picked, read_columns, read_records, read_source
 from expunge.sisa.request import manifest_of, still_there
 from expunge.tasks.generation import template_problems
@@ -148,7 +147,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     if train is not None and (ids or selected or config.request.fraction is not None):
         request = found.run(resolve, train, ids, config.request, selected)
         found.problems.extend(model_kinds.enough(config, request))
-    known = bool(config.privacy.salt_file or os.environ.get("EXPUNGE_SALT_FILE")) or salt_path().exists()
+    known = named_salt(config.privacy.salt_file) is not None or salt_path().exists()
     salt = found.run(read_salt, config.privacy.salt_file) if known else None
     history, held, strange = None, {}, 0
     past = found.run(_past, config, inputs, kind) if kind else None
@@ -163,9 +162,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
         request = found.run(still_there, manifest, train.ids, request, ids, salt)
     if history is not None and request is not None:
         request = found.run(kept_out, history, train, request, ids, again=config.request.again)
-    halves = found.run(_held_out, config, inputs, kind, train, request, history, found) if kind else None
-    if kind is None and inputs.held_out is None and config.data.held_out is not None:  # what can be told of it now
-        found.run(read_source, config, None, config.data.held_out, "data.held_out", config.data.held_out_split)
+    halves = found.run(_held_out, config, inputs, kind, train, request, history, found)
     if config.audit.require is not None and request is not None and len(request.forget) < LEAST_RECORDS:
         count = len(request.forget)
         few = f"{count} record{'s' if count > 1 else ''}"
@@ -275,7 +272,7 @@ def _past(config: RunConfig, inputs: Inputs, kind: Kind) -> list[tuple[str, Reco
 
 
 def _held_out(
-    config: RunConfig, inputs: Inputs, kind: Kind, train: Records | None, request: Resolved | None,
+    config: RunConfig, inputs: Inputs, kind: Kind | None, train: Records | None, request: Resolved | None,
     history: History | None, found: Collector,
 ) -> tuple[Records, Records, bool, int, int, int] | None:  # fmt: skip
     forget = train.take(request.forget) if train is not None and request is not None else None
@@ -287,6 +284,9 @@ def _held_out(
     ):
         if given is None and path is None:
             continue
+        if kind is None:  # nobody knows what columns the model takes, but whether there are any
+            found.run(read_source, config, given, path, where, config.data.held_out_split)
+            continue
         columns = found.run(read_columns, config, given, path, where, config.data.held_out_split)
         records = found.run(read_records, columns, config, kind, where, False) if columns else None
         if records is None:
@@ -295,6 +295,8 @@ def _held_out(
         names = list(records.ids) if config.data.id is None else own
         erased = again(names, history.requests_of(names)) if history is not None else []
         read.append((where, records, again(own, forgotten), erased))
+    if kind is None:
+        return None
     dropped = near = gone = 0
     kept = []
     for where, records, named, erased in read:

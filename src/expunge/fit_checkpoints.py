@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -14,7 +12,6 @@ from expunge.snapshot import Snapshot
 
 __all__ = ["FitCheckpoints"]
 
-_STATE = "trainer_state.json"  # where transformers looks for it
 _EPOCH = "epoch"
 
 
@@ -54,11 +51,10 @@ class FitCheckpoints(TrainerCallback):
         del kwargs
         epoch_over = state.global_step % -(-len(self._trainer.train_dataset) // args.train_batch_size) == 0
         if self._paused.due() and not control.should_training_stop and state.global_step < state.max_steps:
-            made = self._trainer.snapshot()
+            made = self._trainer.checkpoint()
             made.add(
                 _EPOCH, Snapshot(*every_random_state()) if epoch_over or self._drawn_from is None else self._drawn_from
             )
-            made.texts[_STATE] = json.dumps(asdict(state))
             self._paused.keep(self._stage, state.global_step, made)
         if epoch_over:
             self._drawn_from = None

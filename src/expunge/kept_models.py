@@ -10,7 +10,7 @@ from expunge.random_state import every_random_state
 from expunge.snapshot import Snapshot
 from expunge.trainer_state import model_state, restore_model, restore_random
 
-__all__ = ["keep", "keep_model", "kept_model", "restored"]
+__all__ = ["keep_model", "kept_model", "restored"]
 
 
 def kept_model(paused: PausedRun | None, stage: str, load: Callable[[], Any]) -> Any | None:
@@ -30,16 +30,11 @@ def kept_model(paused: PausedRun | None, stage: str, load: Callable[[], Any]) ->
     return made[0].eval() if restored(paused, stage, loaded) is not None else None
 
 
-def keep_model(paused: PausedRun | None, stage: str, model: Any) -> bool:
-    """Keep a model that was trained, if it is time; whether it was kept."""
-    return paused is not None and keep(paused, stage, model, {})
-
-
-def keep(paused: PausedRun, stage: str, model: Any, values: dict[str, Any]) -> bool:
-    """Keep a model with these values, if it is time; whether it was kept."""
-    if not paused.due():
+def keep_model(paused: PausedRun | None, stage: str, model: Any, values: dict[str, Any] | None = None) -> bool:
+    """Keep a model that was trained, with these values, if it is time; whether it was kept."""
+    if paused is None or not paused.due():
         return False
-    made = Snapshot(values=dict(values))
+    made = Snapshot(values=dict(values or {}))
     made.add("weights", model_state(model))
     made.add("random", Snapshot(*every_random_state()))
     return paused.keep(stage, 0, made) is not None

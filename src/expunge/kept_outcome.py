@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from expunge.kept_models import keep, restored
+from expunge.kept_models import keep_model, restored
 from expunge.paused import CHECKPOINT, PausedRun
 from expunge.unlearning import Outcome
 
@@ -32,5 +32,5 @@ def keep_outcome(paused: PausedRun | None, original: Any, outcome: Outcome) -> N
     if paused is None or outcome.model is not original or not isinstance(original, PreTrainedModel):
         return
     told = {"log": outcome.log, "passes": outcome.passes, "check_passes": outcome.check_passes}
-    if keep(paused, _UNLEARNED, original, {"outcome": told}):
+    if keep_model(paused, _UNLEARNED, original, {"outcome": told}):
         paused.drop(CHECKPOINT)

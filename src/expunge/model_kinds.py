@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+from expunge.adapter import PEFT
 from expunge.config import RunConfig
 from expunge.errors import Problem, UsageError
 from expunge.methods.o3 import O3
@@ -13,7 +14,7 @@ from expunge.methods.offset import Offset
 from expunge.methods.sisa import Sisa
 from expunge.o3 import encoder as o3_encoder
 from expunge.o3.detector import too_few
-from expunge.o3.folder import PEFT, is_o3, manifest_of
+from expunge.o3.folder import is_o3, manifest_of
 from expunge.o3.model import O3Model
 from expunge.offset import fits as offset_fits
 from expunge.offset.black_box import BlackBox

@@ -44,6 +44,14 @@ TRAINING = "training"
 STAGES = "ensemble"
 """Stage under which SISA keeps the stages of its shards that are trained again."""
 
+_SAID = {
+    "retrained": "the retrained model of seed {}",
+    "fitted": "a model trained from the base",
+    "request": "the adapter of request {}",
+    STAGES: "stages of the ensemble",
+}
+"""Beginning of a stage's name -> what it is called, with the rest of its name."""
+
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 _SECONDS = 60.0
 _SHARE = 0.02
@@ -301,11 +309,7 @@ def _words(stage: str, number: int) -> str:
     name, _, rest = stage.partition("-")
     if name == TRAINING:
         return f"{_words(rest, 0)} up to step {number}"
-    if name == STAGES:
-        return "stages of the ensemble"
-    if name == "request":
-        return f"the adapter of request {rest}"
-    return f"the {name} model{f' of seed {rest}' if rest else ''}"
+    return _SAID.get(name, f"the {name} model").format(rest)
 
 
 def _parts(path: Path) -> tuple[str, int]:

@@ -12,15 +12,20 @@ from pathlib import Path
 
 from expunge.errors import Problem, UsageError
 
-__all__ = ["mark", "pseudonym", "read_salt", "salt_check", "salt_path"]
+__all__ = ["mark", "named_salt", "pseudonym", "read_salt", "salt_check", "salt_path"]
 
 _LEAST_BYTES = 16
 
 
+def named_salt(chosen: str | None = None) -> str | None:
+    """The file that the user names: the one chosen, or ``$EXPUNGE_SALT_FILE``; None: the default one, which is made."""
+    return chosen or os.environ.get("EXPUNGE_SALT_FILE") or None
+
+
 def salt_path(chosen: str | None = None) -> Path:
-    """Where the salt is: the file chosen, ``$EXPUNGE_SALT_FILE``, or ``expunge/salt`` in the user's config folder."""
-    if chosen := chosen or os.environ.get("EXPUNGE_SALT_FILE"):
-        return Path(chosen).expanduser()
+    """Where the salt is: the file named, or ``expunge/salt`` in the user's config folder."""
+    if named := named_salt(chosen):
+        return Path(named).expanduser()
     return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "expunge" / "salt"
 
 
@@ -34,9 +39,8 @@ def read_salt(chosen: str | None = None) -> bytes:
         UsageError: A chosen file cannot be read or is too short, or the default place cannot be written.
     """
     path = salt_path(chosen)
-    made_here = chosen is None and not os.environ.get("EXPUNGE_SALT_FILE")
     try:
-        if made_here and not path.exists():
+        if named_salt(chosen) is None and not path.exists():
             _made(path)
         salt = path.read_bytes()
     except OSError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from expunge.snapshot import Snapshot
 from expunge.trainer_state import restore_model, restore_random, restored_optimizer, step_state
 
 __all__ = ["ResumableTrainer"]
+
+_STATE = "trainer_state.json"  # where transformers looks for it
 
 
 class ResumableTrainer(Trainer):
@@ -30,6 +34,12 @@ class ResumableTrainer(Trainer):
             weights: With the weights that are trained; without them where they are kept elsewhere.
         """
         return step_state(self, weights=weights)
+
+    def checkpoint(self) -> Snapshot:
+        """A snapshot from which `train(resume_from_checkpoint=...)` goes on: with the trainer's own state, in its own file."""
+        made = self.snapshot()
+        made.texts[_STATE] = json.dumps(asdict(self.state))
+        return made
 
     def restore(self, kept: Snapshot) -> None:
         """Put back what `snapshot` gave, but optimizer, schedule and random state, which are there only once it trains."""

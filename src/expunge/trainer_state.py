@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = [
     "model_state",
     "optimizer_state",
+    "put_optimizer_state",
     "restore_model",
-    "restore_optimizer",
     "restore_random",
     "restored_optimizer",
     "restored_training",
@@ -108,11 +108,7 @@ def _of_model(model: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def optimizer_state(optimizer: Any) -> Snapshot:
-    """An optimizer's state.
-
-    Raises:
-        RunError: It has values that are neither tensors nor plain.
-    """
+    """An optimizer's state; what of it is no tensor must be plain, or it cannot be written."""
     state = optimizer.state_dict()
     tensors, values = {}, {}
     for number, entries in state["state"].items():
@@ -121,12 +117,10 @@ def optimizer_state(optimizer: Any) -> Snapshot:
                 tensors[f"{number}/{name}"] = value
             else:
                 values.setdefault(str(number), {})[name] = value
-    found = {"groups": state["param_groups"], "values": values}
-    _must_be_plain(found)
-    return Snapshot(tensors, found)
+    return Snapshot(tensors, {"groups": state["param_groups"], "values": values})
 
 
-def restore_optimizer(optimizer: Any, kept: Snapshot) -> None:
+def put_optimizer_state(optimizer: Any, kept: Snapshot) -> None:
     """Put back what `optimizer_state` gave."""
     state: dict[int, dict[str, Any]] = {int(number): dict(entries) for number, entries in kept.values["values"].items()}
     for key, tensor in kept.tensors.items():
@@ -140,22 +134,18 @@ def _optimizer_and_schedule(trainer: Any) -> Snapshot:
         return Snapshot()
     made = optimizer_state(trainer.optimizer)
     made.values["scheduler"] = trainer.lr_scheduler.state_dict()
-    _must_be_plain(made.values)
-    return made
-
-
-def _must_be_plain(values: dict[str, Any]) -> None:
     try:
-        json.dumps(values)
+        json.dumps(made.values)
     except TypeError as error:
         raise RunError(f"the state of this optimizer or schedule cannot be kept ({error}).") from error
+    return made
 
 
 def restored_optimizer(trainer: Any, snapshot: Snapshot) -> None:
     """Put back optimizer and schedule, once the trainer has made them."""
     kept = snapshot.part("optimizer")
     if kept.values:
-        restore_optimizer(trainer.optimizer, kept)
+        put_optimizer_state(trainer.optimizer, kept)
         trainer.lr_scheduler.load_state_dict(kept.values["scheduler"])
 
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
+from expunge.o3.adapters import put_adapter
 from expunge.random_state import every_random_state
 from expunge.snapshot import Snapshot
-from expunge.trainer_state import optimizer_state, restore_optimizer, restore_random
+from expunge.trainer_state import optimizer_state, put_optimizer_state, restore_random
 
 __all__ = ["restored_steps", "steps_kept"]
 
@@ -41,13 +42,11 @@ def steps_kept(
 
 
 def restored_steps(
-    kept: Snapshot, weights: Mapping[str, Tensor], optimizer: Any, rng: np.random.Generator
+    kept: Snapshot, model: Any, name: str, optimizer: Any, rng: np.random.Generator
 ) -> tuple[int, list[int], float, _Said]:
-    """Put back what `steps_kept` took; steps done, order, passes and figures."""
-    own = kept.part("weights").tensors
-    for name, weight in weights.items():
-        weight.detach().copy_(own[name])
-    restore_optimizer(optimizer, kept.part("optimizer"))
+    """Put back what `steps_kept` took of the adapter of that name; steps done, order, passes and figures."""
+    put_adapter(model, name, kept.part("weights").tensors)
+    put_optimizer_state(optimizer, kept.part("optimizer"))
     rng.bit_generator.state = kept.values["order drawn"]
     restore_random(kept)
     return tuple(kept.values[name] for name in ("step", "order", "passes", "said"))  # pyright: ignore[reportReturnType]

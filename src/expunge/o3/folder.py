@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from expunge.adapter import PEFT
 from expunge.errors import Problem, RunError, UsageError
 from expunge.models import load_model, load_tokenizer, weights_sha256
 from expunge.o3.adapters import Gate, add_adapter, plain_weights, put_adapter, set_active, weights_of
@@ -16,9 +17,8 @@ from expunge.o3.encoder import OWN, load_encoder, own_encoder
 from expunge.o3.manifest import FILE, Manifest, request_name
 from expunge.o3.model import O3Model
 
-__all__ = ["PEFT", "is_o3", "load", "manifest_of", "problems", "write"]
+__all__ = ["is_o3", "load", "manifest_of", "problems", "write"]
 
-PEFT = "Install it: pip install peft."
 ORIGINAL, ENCODER = "original", "encoder"
 _ADAPTER, _DETECTOR, _READING = "adapter.safetensors", "detector.safetensors", "detector_adapter.safetensors"
 _WAY_OUT = "Give the folder as `expunge run` wrote it."

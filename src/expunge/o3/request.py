@@ -198,7 +198,7 @@ def _train(
     passes, begin, said = 0.0, 0, []
     stage = f"{TRAINING}-{name}"
     if paused is not None and (found := paused.newest(stage)) is not None:
-        begin, order, passes, said = restored_steps(found[1], own, optimizer, rng)
+        begin, order, passes, said = restored_steps(found[1], model, name, optimizer, rng)
         for row in said:
             note(row)
     for step in range(begin, steps):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge import checks, models, registry, suitability
+from expunge.adapter import PEFT
 from expunge.config import DataConfig, ModelConfig, Recipe, RunConfig, read_recipe
 from expunge.data.records import Records
 from expunge.errors import Collector, Problem, UsageError
@@ -20,7 +21,7 @@ from expunge.methods.sisa import Sisa
 from expunge.privacy import read_salt
 from expunge.progress import Progress
 from expunge.sisa.ensemble import BASE
-from expunge.sisa.folder import PEFT, base_sha256, copy_base, is_sisa
+from expunge.sisa.folder import base_sha256, copy_base, is_sisa
 from expunge.sisa.manifest import FILE, Ledger, Manifest, Members
 from expunge.sisa.plan import Plan
 from expunge.sisa.training import Shards, made_with, stage_folder

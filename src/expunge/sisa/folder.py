@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from expunge.adapter import PEFT
 from expunge.errors import Problem, RunError, UsageError
 from expunge.models import load_model
 from expunge.sisa.ensemble import BASE, Checkpoints, Ensemble
@@ -16,7 +17,6 @@ from expunge.sisa.manifest import FILE, Manifest, Members
 from expunge.sisa.training import ADAPTER_FILE, Shards, stage_folder
 
 __all__ = [
-    "PEFT",
     "base_sha256",
     "checkpoints_of",
     "copy_base",
@@ -26,7 +26,6 @@ __all__ = [
     "problems",
 ]
 
-PEFT = "Install it: pip install peft."
 _WAY_OUT = "Give the folder as `expunge train-sisa` or `expunge run` wrote it."
 
 
