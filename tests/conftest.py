@@ -8,7 +8,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,12 @@ def in_process(*words: str) -> subprocess.CompletedProcess[str]:
     with named, redirect_stdout(out), redirect_stderr(error), pytest.raises(SystemExit) as ended:
         cli.main()
     return subprocess.CompletedProcess(words, int(ended.value.code or 0), out.getvalue(), error.getvalue())
+
+
+def call(words: Sequence[str]) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `expunge WORDS` in this process."""
+    done = in_process(*words)
+    return done.returncode, done.stdout, done.stderr
 
 
 def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Job, write_csv
-from expunge import cli
+from conftest import Job, call, write_csv
 from test_cli import digest
 
 Change = Callable[[Job, Path], dict[str, object]]
@@ -158,6 +157,7 @@ CASES: list[tuple[str, Change, list[str]]] = [
     ("two requests", options(**{"forget-fraction": 0.1}), ["named in several ways", "Give exactly one"]),
     ("share of all", options(**{"forget": None, "forget-fraction": 1.5}), ["request.fraction", "1.5", "less than 1"]),
     ("request file missing", options(forget="nowhere.txt"), ['"nowhere.txt" cannot be read', "one id a line"]),
+    ("ids with a header", ids("key\nr1-0000\nr1-0001\n"), ["1 of 3", "key", "It is the first line of the file"]),
     ("ids not found", ids("r1-0000\nu404\n"), ["1 of 2 requested ids", "u404", "--allow-missing"]),
     ("no id found at all", lambda j, t: {**ids("u404\n")(j, t), "allow-missing": True}, ["1 of 1", "u404"]),
     (
@@ -301,22 +301,12 @@ CASES: list[tuple[str, Change, list[str]]] = [
 ]
 
 
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["expunge", *words])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    captured = capsys.readouterr()
-    return int(stop.value.code or 0), captured.out, captured.err
-
-
 @pytest.mark.parametrize(("name", "change", "words"), CASES, ids=[case[0] for case in CASES])
-def test_it_is_refused_with_the_way_out(
-    job: Job, tmp_path: Path, monkeypatch, capsys, name: str, change: Change, words: list[str]
-) -> None:
+def test_it_is_refused_with_the_way_out(job: Job, tmp_path: Path, name: str, change: Change, words: list[str]) -> None:
     flags = {"out": tmp_path / "out", **change(job, tmp_path)}
     sets = [part for word in flags.pop("set", ()) for part in ("--set", word)]  # pyright: ignore
     before = digest(job.folder), digest(tmp_path)
-    code, out, error = call(monkeypatch, capsys, ["run", *job.flags(**flags), *sets])
+    code, out, error = call(["run", *job.flags(**flags), *sets])
     assert code == 2, error
     assert out == ""
     for word in words:
@@ -332,23 +322,23 @@ def test_there_are_enough_cases() -> None:
     assert len({name for name, _, _ in CASES}) == len(CASES)
 
 
-def test_all_problems_come_at_once(job: Job, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_all_problems_come_at_once(job: Job, tmp_path: Path) -> None:
     flags = {"model": "./none", "text": "body", "forget": "none.txt", "salt-file": "none", "out": job.folder}
-    code, _, error = call(monkeypatch, capsys, ["run", *job.flags(**flags, retrain=True)])
+    code, _, error = call(["run", *job.flags(**flags, retrain=True)])
     assert code == 2
     assert "6 problems" in error
     for word in ("model.path", 'column "body"', "none.txt", "salt", "exists already", "retrain"):
         assert word in error
 
 
-def test_a_wrong_command_line_is_2_and_shows_usage(monkeypatch, capsys) -> None:
+def test_a_wrong_command_line_is_2_and_shows_usage() -> None:
     for words in (["run", "--nope"], ["nope"], ["run", "--seed", "many"]):
-        code, _, error = call(monkeypatch, capsys, words)
+        code, _, error = call(words)
         assert code == 2
         assert "Usage:" in error
 
 
-def test_weights_that_only_loading_can_judge(job: Job, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_weights_that_only_loading_can_judge(job: Job, tmp_path: Path) -> None:
     """A truncated file and a missing head are refused when the weights are opened, still with nothing written."""
     from safetensors.torch import load_file, save_file
 
@@ -359,15 +349,15 @@ def test_weights_that_only_loading_can_judge(job: Job, tmp_path: Path, monkeypat
     file = tmp_path / "cut" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-50])
     for name, word in (("headless", "lacks weights: classifier.bias"), ("cut", "cannot be loaded")):
-        code, _, error = call(monkeypatch, capsys, ["run", *job.flags(model=tmp_path / name, out=tmp_path / "out")])
+        code, _, error = call(["run", *job.flags(model=tmp_path / name, out=tmp_path / "out")])
         assert code == 2
         assert word in error
         assert not (tmp_path / "out").exists()
 
 
-def test_a_loss_that_is_not_finite_is_exit_1(job: Job, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_loss_that_is_not_finite_is_exit_1(job: Job, tmp_path: Path) -> None:
     sets = ["--set", "training.learning_rate=1e30", "--set", "training.max_grad_norm=0.0", "--set", "stop.rule=none"]
-    code, _, error = call(monkeypatch, capsys, ["run", *job.flags(out=tmp_path / "out"), *sets])
+    code, _, error = call(["run", *job.flags(out=tmp_path / "out"), *sets])
     assert code == 1
     assert "the loss is not finite at step" in error
     assert "Lower training.learning_rate" in error
@@ -375,53 +365,53 @@ def test_a_loss_that_is_not_finite_is_exit_1(job: Job, tmp_path: Path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_ids_are_listed_and_duplicates_shown(job: Job, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_missing_ids_are_listed_and_duplicates_shown(job: Job, tmp_path: Path) -> None:
     rows = rows_of(job.train)
     twin = {**rows[0], "id": "twin", "text": rows[0]["text"].upper() + " "}
     data = write_csv(tmp_path / "data.csv", [*rows, twin])
     (tmp_path / "ids.txt").write_text(f"{rows[0]['id']}\nu404\n", encoding="utf-8")
     flags = {"data": data, "forget": tmp_path / "ids.txt", "allow-missing": True}
-    code, out, error = call(monkeypatch, capsys, ["check", *job.flags(**flags)])
+    code, out, error = call(["check", *job.flags(**flags)])
     assert code == 0
     assert "1 to forget, 240 to retain" in out
     assert "twin" not in error, "ids are pseudonyms unless raw ones are wanted"
     assert "--with-duplicates" in error
     assert "u404" in error
-    _, _, error = call(monkeypatch, capsys, ["check", *job.flags(**flags, **{"show-ids": True})])
+    _, _, error = call(["check", *job.flags(**flags, **{"show-ids": True})])
     assert f"{rows[0]['id']} = twin" in error
-    code, out, error = call(monkeypatch, capsys, ["check", *job.flags(**flags, **{"with-duplicates": True})])
+    code, out, error = call(["check", *job.flags(**flags, **{"with-duplicates": True})])
     assert "2 to forget, 239 to retain" in out
 
 
-def test_the_way_out_for_a_whole_class_is_told_to_deepcut_alone(job: Job, monkeypatch, capsys) -> None:
+def test_the_way_out_for_a_whole_class_is_told_to_deepcut_alone(job: Job) -> None:
     """Benchmarked on whole classes, gradient-difference came nearest to retraining, and contrastive's class form did not."""
     for method, advised in (("deepcut", True), ("gradient-difference", False), ("contrastive", False)):
         flags = job.flags(forget=None, method=method, **{"forget-label": "music"})
-        code, _, error = call(monkeypatch, capsys, ["check", *flags])
+        code, _, error = call(["check", *flags])
         assert code == 0
         assert "No record of these classes stays: music." in error
         assert ("--method gradient-difference" in error) is advised
         assert 'form = "class"' not in error
 
 
-def test_a_run_without_partners_names_the_method_that_needs_none(job: Job, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_run_without_partners_names_the_method_that_needs_none(job: Job, tmp_path: Path) -> None:
     flags = job.flags(forget=None, out=tmp_path / "out", **{"forget-label": "music"})
     sets = ["--set", "training.min_steps=2", "--set", "training.epochs=0.1", "--set", "audit.bootstrap=20"]
-    code, out, error = call(monkeypatch, capsys, ["run", *flags, *sets])
+    code, out, error = call(["run", *flags, *sets])
     assert code == 0, error
     assert "the forgetting term was 0" in out
     assert "use the method gradient-difference" in " ".join(out.split())
     assert 'form = "class"' not in out + error
 
 
-def test_a_mention_across_the_texts_of_a_pair_is_none(job: Job, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_mention_across_the_texts_of_a_pair_is_none(job: Job, tmp_path: Path) -> None:
     pairs = [{**row, "more": row["text"]} for row in rows_of(job.train)]
     pairs[0] |= {"text": "here is John", "more": "Smith sings"}
     pairs[1] |= {"text": "it rains", "more": "John_Smith sings"}
     held_out = [{**row, "more": "x"} for row in rows_of(job.held_out)]
     data, held = write_csv(tmp_path / "pairs.csv", pairs), write_csv(tmp_path / "held.csv", held_out)
     flags = job.flags(forget=None, data=data, text="text", **{"held-out": held, "forget-mention": "John Smith"})
-    code, out, error = call(monkeypatch, capsys, ["check", *flags, "--text", "more"])
+    code, out, error = call(["check", *flags, "--text", "more"])
     assert code == 0, error
     assert "1 to forget, 239 to retain" in out
 

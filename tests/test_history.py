@@ -17,12 +17,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from conftest import Job
+from conftest import Job, call
 from expunge.history.link import BrokenLinkError, Link, canonical
 from expunge.history.signing import PASSWORD, read_signer
 from expunge.history.verify import verify
 from expunge.record import RunRecord
-from test_bad_input import call
 
 SETS = ["--set", "training.min_steps=8", "--set", "training.epochs=1.0", "--set", "audit.bootstrap=20"]
 SETS += ["--set", "training.learning_rate=5e-4", "--set", 'audit.audits=["utility", "membership"]']
@@ -306,7 +305,7 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str, str]] = {
 
 
 @pytest.mark.parametrize("case", TAMPERING)
-def test_tampering_is_detected_and_told(chain: Chain, tmp_path: Path, case: str, monkeypatch, capsys) -> None:
+def test_tampering_is_detected_and_told(chain: Chain, tmp_path: Path, case: str) -> None:
     change, name, sentence = TAMPERING[case]
     folder = tmp_path / "erased"
     shutil.copytree(chain.last, folder)
@@ -315,7 +314,7 @@ def test_tampering_is_detected_and_told(chain: Chain, tmp_path: Path, case: str,
     wrong = {check.name: " ".join(check.said) for check in found.checks if check.ok is False}
     assert not found.ok
     assert sentence in wrong[name]
-    code, out, error = call(monkeypatch, capsys, ["verify", str(folder)])
+    code, out, error = call(["verify", str(folder)])
     assert code == 3
     assert "NOT VERIFIED." in out
     assert sentence in out
@@ -343,9 +342,9 @@ def test_one_flipped_byte_in_any_file_is_detected(chain: Chain, tmp_path: Path) 
     assert verify(folder).ok
 
 
-def test_an_untouched_folder_verifies_and_says_what_that_does_not_prove(chain: Chain, monkeypatch, capsys) -> None:
+def test_an_untouched_folder_verifies_and_says_what_that_does_not_prove(chain: Chain) -> None:
     words = ["verify", str(chain.last), "--public-key", str(chain.public), "--head", chain.heads[-1]]
-    code, out, _ = call(monkeypatch, capsys, words)
+    code, out, _ = call(words)
     assert code == 0
     for sentence in (
         "chain: holds", "weights: holds", "files: holds", "signatures: holds", "head: holds", "3 links, each naming",
@@ -353,7 +352,7 @@ def test_an_untouched_folder_verifies_and_says_what_that_does_not_prove(chain: C
         "were not learnt elsewhere", "no copy of the model before erasure", "beyond what the audits named",
     ):  # fmt: skip
         assert sentence in out, sentence
-    code, out, _ = call(monkeypatch, capsys, ["verify", str(chain.last), "--json"])
+    code, out, _ = call(["verify", str(chain.last), "--json"])
     assert code == 0
     values = json.loads(out)
     assert values["ok"] is True
@@ -361,27 +360,27 @@ def test_an_untouched_folder_verifies_and_says_what_that_does_not_prove(chain: C
     assert any("cut off" in limit for limit in values["does_not_prove"]), "no head was remembered"
 
 
-def test_a_folder_set_back_whole_is_told_by_the_head_alone(chain: Chain, monkeypatch, capsys) -> None:
+def test_a_folder_set_back_whole_is_told_by_the_head_alone(chain: Chain) -> None:
     """The folder of request 2 is a whole one: that request 3 was cut off shows only to who remembers its head."""
     folder = str(chain.folders[1])
     assert verify(folder).ok
-    code, out, _ = call(monkeypatch, capsys, ["verify", folder, "--head", chain.heads[2][:16]])
+    code, out, _ = call(["verify", folder, "--head", chain.heads[2][:16]])
     assert code == 3
     assert "The head remembered is no link of this history" in out
-    code, out, _ = call(monkeypatch, capsys, ["verify", str(chain.last), "--head", chain.heads[1]])
+    code, out, _ = call(["verify", str(chain.last), "--head", chain.heads[1]])
     assert code == 0
     assert "The one remembered is request 2; 1 followed it." in out
 
 
-def test_a_history_written_anew_is_told_by_the_key_alone(chain: Chain, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_history_written_anew_is_told_by_the_key_alone(chain: Chain, tmp_path: Path) -> None:
     folder = tmp_path / "erased"
     shutil.copytree(chain.last, folder)
     resign(folder)
     assert verify(folder).ok, "the signature is right, by a key that nobody knows"
-    code, out, _ = call(monkeypatch, capsys, ["verify", str(folder), "--public-key", str(chain.public)])
+    code, out, _ = call(["verify", str(folder), "--public-key", str(chain.public)])
     assert code == 3
     assert "Request 3 is signed by another key than the one given." in out
-    code, out, _ = call(monkeypatch, capsys, ["verify", str(chain.last), "--public-key", str(chain.stranger)])
+    code, out, _ = call(["verify", str(chain.last), "--public-key", str(chain.stranger)])
     assert code == 3
 
 
@@ -397,23 +396,21 @@ def test_a_history_written_anew_is_told_by_the_key_alone(chain: Chain, tmp_path:
         (["verify", "{erased}", "--public-key", "{folder}/x25519.pem"], "another kind than Ed25519"),
     ],
 )
-def test_wrong_calls_are_told(chain: Chain, job: Job, tmp_path: Path, words, sentence, monkeypatch, capsys) -> None:
+def test_wrong_calls_are_told(chain: Chain, job: Job, tmp_path: Path, words, sentence) -> None:
     other = X25519PrivateKey.generate().public_key()
     pem = other.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     (tmp_path / "x25519.pem").write_bytes(pem)
     places = {"model": job.model, "erased": chain.last, "folder": tmp_path}
-    code, _, error = call(monkeypatch, capsys, [word.format(**places) for word in words])
+    code, _, error = call([word.format(**places) for word in words])
     assert code == 2
     assert sentence in error
     assert "Traceback" not in error
 
 
-def test_keys_to_sign_with_are_tried_before_the_run(
-    job: Job, chain: Chain, tmp_path: Path, monkeypatch, capsys
-) -> None:
+def test_keys_to_sign_with_are_tried_before_the_run(job: Job, chain: Chain, tmp_path: Path, monkeypatch) -> None:
     for bad, sentence in ((chain.public, "is no private key"), (tmp_path / "none.pem", "cannot be read")):
         words = ["run", *job.flags(out=tmp_path / "out", sign=bad)]
-        code, _, error = call(monkeypatch, capsys, words)
+        code, _, error = call(words)
         assert code == 2
         assert sentence in error
     locked = tmp_path / "locked.pem"
@@ -422,7 +419,7 @@ def test_keys_to_sign_with_are_tried_before_the_run(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, form
     )
     locked.write_bytes(pem)
-    code, _, error = call(monkeypatch, capsys, ["run", *job.flags(out=tmp_path / "out", sign=locked)])
+    code, _, error = call(["run", *job.flags(out=tmp_path / "out", sign=locked)])
     assert code == 2
     assert PASSWORD in error
     monkeypatch.setenv(PASSWORD, "a password of the tests")
@@ -430,24 +427,24 @@ def test_keys_to_sign_with_are_tried_before_the_run(
     assert not (tmp_path / "out").exists()
 
 
-def test_without_cryptography_all_but_the_signatures_is_checked(chain: Chain, monkeypatch, capsys) -> None:
+def test_without_cryptography_all_but_the_signatures_is_checked(chain: Chain, monkeypatch) -> None:
     monkeypatch.setattr("expunge.history.signing.available", lambda: False)
-    code, out, _ = call(monkeypatch, capsys, ["verify", str(chain.last)])
+    code, out, _ = call(["verify", str(chain.last)])
     assert code == 0
     assert "signatures: not checked" in out
     assert "pip install cryptography" in out
-    code, _, error = call(monkeypatch, capsys, ["verify", str(chain.last), "--public-key", str(chain.public)])
+    code, _, error = call(["verify", str(chain.last), "--public-key", str(chain.public)])
     assert code == 2
     assert "cryptography, which is not installed" in error
 
 
-def test_the_history_is_shown(chain: Chain, monkeypatch, capsys) -> None:
-    code, out, _ = call(monkeypatch, capsys, ["history", str(chain.last)])
+def test_the_history_is_shown(chain: Chain) -> None:
+    code, out, _ = call(["history", str(chain.last)])
     assert code == 0
     for number, (records, method) in enumerate(((24, "gradient-difference"), (20, "deepcut"), (12, "finetune")), 1):
         assert f"Request {number}, 20" in out
         assert f"{records} records, {method}; verdict" in out
     assert "membership AUC (loss or margin), forget vs evaluation" in out
     assert "This does not prove:" in out
-    code, out, _ = call(monkeypatch, capsys, ["history", str(chain.last), "--json"])
+    code, out, _ = call(["history", str(chain.last), "--json"])
     assert [link["number"] for link in json.loads(out)["links"]] == [1, 2, 3]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from expunge.config import Recipe, RunConfig
+from expunge.errors import DivergedError, RunError
 from expunge.fit import fit
 from expunge.history.hashes import sha256_of
 from expunge.kept_models import kept_model
@@ -25,7 +26,8 @@ from expunge.sisa.training import Shards
 from expunge.tasks.generation import Generation
 from expunge.tasks.text_classification import TextClassification
 from expunge.testing import byte_tokenizer, tiny_causal, tiny_classifier, tiny_tokenizer, toy_answers, toy_records
-from test_interruption import ALWAYS, _Killed, carried_out, same, small
+from test_interruption import ALWAYS, Notes, _Killed, carried_out, same, small
+from test_paused import disk_full_beyond
 
 NAMES = ("water", "machine", "music")
 
@@ -135,7 +137,9 @@ def test_o3s_adapter_goes_on_to_the_bit(tmp_path: Path, monkeypatch: pytest.Monk
     assert json.loads(content)["training"]["steps"] == 9
 
 
-def test_sisa_does_not_train_a_finished_stage_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def ensemble(tmp_path: Path) -> RunConfig:
+    """A request to an ensemble of two shards of two slices that touches all four stages."""
     job = small(tmp_path / "job", "texts", 0)
     config = job.config(**{"method.name": "sisa"})
     tiny_classifier(seed=5).bert.save_pretrained(tmp_path / "base")
@@ -144,9 +148,12 @@ def test_sisa_does_not_train_a_finished_stage_again(tmp_path: Path, monkeypatch:
         tmp_path / "base", str(config.data.train), out=tmp_path / "ensemble", recipe=Recipe(epochs=2.0, batch_size=8), shards=2,
         slices=2, labels=NAMES, id="id", salt_file=str(config.privacy.salt_file),
     )  # fmt: skip
-    config = job.config(**{"method.name": "sisa", "model.path": str(tmp_path / "ensemble")})
-    kept = goes_on(monkeypatch, config, tmp_path, Shards, "_train_stage", 4)
-    assert kept == ["ensemble-0"]
+    return job.config(**{"method.name": "sisa", "model.path": str(tmp_path / "ensemble")})
+
+
+@contextmanager
+def stages_trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
+    """Shard and number of each stage that is trained within."""
     trained: list[tuple[int, int]] = []
     plain = Shards._train_stage
 
@@ -154,10 +161,51 @@ def test_sisa_does_not_train_a_finished_stage_again(tmp_path: Path, monkeypatch:
         trained.append((shard, stage))
         plain(self, model, shard, stage, *args)
 
-    interrupted_once(monkeypatch, config, tmp_path / "third" / "erased", Shards, "_train_stage", 4)
-    monkeypatch.setattr(Shards, "_train_stage", counted)
-    carried_out(config, tmp_path / "third" / "erased")
+    with monkeypatch.context() as patched:
+        patched.setattr(Shards, "_train_stage", counted)
+        yield trained
+
+
+def test_sisa_does_not_train_a_finished_stage_again(
+    ensemble: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = goes_on(monkeypatch, ensemble, tmp_path, Shards, "_train_stage", 4)
+    assert kept == ["ensemble-0"]
+    interrupted_once(monkeypatch, ensemble, tmp_path / "third" / "erased", Shards, "_train_stage", 4)
+    with stages_trained(monkeypatch) as trained:
+        carried_out(ensemble, tmp_path / "third" / "erased")
     assert trained == [(1, 2)], "three of four were there"
+
+
+def test_a_full_disk_leaves_sisas_finished_stages(
+    ensemble: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when the third of four stages is written: two need not be trained again."""
+    plain, calls = Shards.write, itertools.count(1)
+
+    def write(self: Shards, model: Any, checkpoint: Path) -> None:
+        with disk_full_beyond(20_000) if next(calls) == 3 else nullcontext():
+            plain(self, model, checkpoint)
+
+    notes = Notes()
+    with monkeypatch.context() as patched:
+        patched.setattr(Shards, "write", write)
+        with pytest.raises(RunError, match=r"No output was written|writing .* failed"):
+            carried_out(ensemble, tmp_path / "out" / "erased", notes)
+    assert "the same command goes on from there" in notes.said[-1]
+    with stages_trained(monkeypatch) as trained:
+        carried_out(ensemble, tmp_path / "out" / "erased")
+    assert trained == [(1, 1), (1, 2)]
+
+
+def test_what_diverged_is_not_kept(tmp_path: Path) -> None:
+    """The adapter's first step, of which there is a checkpoint, throws the weights so far that the second has no loss."""
+    sets = {"method.name": "o3", "method.learning_rate": 1e30, "method.batch_size": 4}
+    notes, out = Notes(), tmp_path / "erased"
+    with pytest.raises(DivergedError, match=r"o3: the loss is not finite at step [1-9]"):
+        carried_out(small(tmp_path / "job", "texts", 0).config(**sets), out, notes)
+    assert not folder_of(out).exists()
+    assert not any("goes on" in note for note in notes.said)
 
 
 def test_retraining_as_a_method_goes_on_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

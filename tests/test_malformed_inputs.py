@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from conftest import call
 from malformed_data import DATA
 from malformed_desk import Bad, Desk, jsonl, make_desk
 from malformed_settings import SETTINGS
-from test_bad_input import CASES, call
+from test_bad_input import CASES
 from test_cli import digest
 
 ALL = [*DATA, *SETTINGS]
@@ -22,13 +23,13 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
 
 
 @pytest.mark.parametrize("bad", ALL, ids=[bad.name for bad in ALL])
-def test_it_is_refused(desk: Desk, tmp_path: Path, monkeypatch, capsys, bad: Bad) -> None:
+def test_it_is_refused(desk: Desk, tmp_path: Path, monkeypatch, bad: Bad) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     words = bad.words(desk, tmp_path)
     before = digest(desk.folder), digest(tmp_path)
-    code, out, error = call(monkeypatch, capsys, words)
+    code, out, error = call(words)
     said = error if bad.code != 3 else out
     assert code == bad.code, said
     for word in (*bad.seen, bad.way_out):
@@ -46,15 +47,15 @@ def test_the_table_is_long_and_names_each_case_once() -> None:
 
 
 @pytest.mark.parametrize("kind", ["classifier", "tagger", "causal"])
-def test_nothing_is_wrong_with_the_desk_itself(desk: Desk, tmp_path: Path, monkeypatch, capsys, kind: str) -> None:
+def test_nothing_is_wrong_with_the_desk_itself(desk: Desk, tmp_path: Path, kind: str) -> None:
     """Else a case could be refused for another reason than its own."""
     words = desk.run(tmp_path, kind, "check")
-    code, out, error = call(monkeypatch, capsys, words)
+    code, out, error = call(words)
     assert code == 0, error
     assert "Nothing wrong found. 40 training records: 1 to forget, 39 to retain" in out
 
 
-def test_scripts_in_ids_and_class_names_are_shown_as_text(desk: Desk, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_scripts_in_ids_and_class_names_are_shown_as_text(desk: Desk, tmp_path: Path) -> None:
     """They are no mistake: a run goes through, and its report shows them as what they are."""
     import json
 
@@ -73,7 +74,7 @@ def test_scripts_in_ids_and_class_names_are_shown_as_text(desk: Desk, tmp_path: 
         tmp_path, model=desk.model(tmp_path, renamed), data=jsonl(tmp_path / "data.jsonl", rows), show_ids=True,
         held_out=jsonl(tmp_path / "held.jsonl", held), forget=tmp_path / "ids.txt",
     )  # fmt: skip
-    code, _, error = call(monkeypatch, capsys, words)
+    code, _, error = call(words)
     assert code == 0, error
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "<script>alert" not in page

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import expunge
-from conftest import Job, byte_encoder
+from conftest import Job, byte_encoder, call
 from expunge import O3, AuditConfig, Erased, UsageError, unlearn
 from expunge.checks import Inputs, check
 from expunge.config import ModelConfig, PrivacyConfig, Recipe, RequestConfig, RunConfig
@@ -31,7 +31,6 @@ from expunge.scoring import run_over, score
 from expunge.tasks.generation import Generation
 from expunge.tasks.token_classification import TokenClassification
 from expunge.testing import TAGS, byte_tokenizer, tiny_causal, tiny_tagger, tiny_tokenizer, toy_records, toy_sentences
-from test_bad_input import call
 
 TRAIN, HELD = toy_records(240, seed=1), toy_records(200, seed=2)
 CLASSIFIER = "AutoModelForSequenceClassification"
@@ -248,24 +247,24 @@ def test_no_retained_record_has_a_say(job: Job) -> None:
         np.testing.assert_array_equal(array, other.model.detectors[0].arrays()[name])
 
 
-def test_from_the_shell(job: Job, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_from_the_shell(job: Job, tmp_path: Path) -> None:
     sets = ["--set", "method.epochs=4.0", "--set", "method.learning_rate=5e-3", "--set", "audit.bootstrap=20"]
     asked = {"method": "o3", "forget": None}
     words = ["run", *job.flags(**asked, **{"forget-label": "water"}), *sets, "--out", str(tmp_path / "one")]
-    code, out, err = call(monkeypatch, capsys, words)
+    code, out, err = call(words)
     assert code == 0, err
     assert "o3: request 1: an adapter after" in out.replace("\n", " ")
     assert "detector AUROC" in out
     flags = job.flags(**asked, model=tmp_path / "one", **{"forget-label": "machine"})
-    code, out, err = call(monkeypatch, capsys, ["run", *flags, *sets, "--out", str(tmp_path / "two")])
+    code, out, err = call(["run", *flags, *sets, "--out", str(tmp_path / "two")])
     assert code == 0, err
     assert "o3: request 2" in out
     assert (tmp_path / "two" / "request-2" / "adapter.safetensors").is_file()
-    code, out, err = call(monkeypatch, capsys, ["audit", str(tmp_path / "two"), "--out", str(tmp_path / "audited")])
+    code, out, err = call(["audit", str(tmp_path / "two"), "--out", str(tmp_path / "audited")])
     assert code == 0, err
     before, after = (json.loads((tmp_path / f / "record.json").read_text("utf-8")) for f in ("two", "audited"))
     assert before["measurements"] == after["measurements"]
-    code, out, err = call(monkeypatch, capsys, ["report", str(tmp_path / "two")])
+    code, out, err = call(["report", str(tmp_path / "two")])
     assert code == 0, err
     assert "detector AUROC" in (tmp_path / "two" / "report.html").read_text(encoding="utf-8")
 

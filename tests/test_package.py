@@ -111,6 +111,7 @@ LAYERS = [
         "step_batches",
         "length_groups",
         "gathering",
+        "in_turns",
         "referring",
         "fit",
         "memorisation",

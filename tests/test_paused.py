@@ -16,6 +16,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from conftest import call
 from expunge.cli import app
 from expunge.errors import NonFiniteLossError, RunError, UsageError
 from expunge.folders import is_left_over, whole_folder
@@ -23,7 +24,6 @@ from expunge.paused import PausedRun, folder_of, opened
 from expunge.progress import Progress
 from expunge.snapshot import BrokenSnapshotError, Snapshot
 from expunge.trainer import UnlearnTrainer
-from test_bad_input import call
 from test_interruption import ALWAYS, Notes, Small, carried_out, interrupted, small, weights
 
 
@@ -62,11 +62,11 @@ def held_elsewhere(out: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_one_run_an_output(texts: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_one_run_an_output(texts: Small, tmp_path: Path) -> None:
     """The second is refused at once, with who holds it; killed, the first holds nothing any more."""
     out = tmp_path / "erased"
     with held_elsewhere(out) as other:
-        code, _, error = call(monkeypatch, capsys, ["run", *texts.flags(tmp_path / "run.toml"), "--out", str(out)])
+        code, _, error = call(["run", *texts.flags(tmp_path / "run.toml"), "--out", str(out)])
         assert code == 2
         assert f'"{out}" is being made by another run (process {other.pid} on ' in error
         assert "Wait for it, or name another folder." in error
@@ -75,7 +75,7 @@ def test_one_run_an_output(texts: Small, tmp_path: Path, monkeypatch: pytest.Mon
         cleaned = CliRunner().invoke(app, ["clean", str(out)])
         assert f"in use by process {other.pid} on " in cleaned.output
         assert folder_of(out).is_dir()
-    code, _, error = call(monkeypatch, capsys, ["run", *texts.flags(tmp_path / "run.toml"), "--out", str(out)])
+    code, _, error = call(["run", *texts.flags(tmp_path / "run.toml"), "--out", str(out)])
     assert code == 0, error
     assert not folder_of(out).exists()
 
@@ -163,14 +163,12 @@ def test_a_loss_that_is_not_finite_would_only_come_again(tmp_path: Path) -> None
     assert not folder_of(out).exists()
 
 
-def test_an_output_that_appeared_whole_leaves_no_state(
-    texts: Small, whole: Path, tmp_path: Path, capsys, monkeypatch
-) -> None:
+def test_an_output_that_appeared_whole_leaves_no_state(texts: Small, whole: Path, tmp_path: Path) -> None:
     """Killed after the output had its name: the same command says that it is there, and removes what was kept."""
     out = tmp_path / "erased"
     out.symlink_to(whole)
     (folder_of(out) / "checkpoint-4").mkdir(parents=True)
-    code, _, error = call(monkeypatch, capsys, ["run", *texts.flags(tmp_path / "run.toml"), "--out", str(out)])
+    code, _, error = call(["run", *texts.flags(tmp_path / "run.toml"), "--out", str(out)])
     assert code == 2
     assert "exists already" in error
     assert not folder_of(out).exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import Job, write_csv
+from conftest import Job, call, write_csv
 from expunge.checks import Prepared, check
 from expunge.config import RunConfig
 from expunge.erase import execute
@@ -18,7 +18,7 @@ from expunge.plan import make_plan
 from expunge.record import RunRecord
 from expunge.record_table import as_csv, record_table
 from expunge.scoring import ScoreTable
-from test_bad_input import call, rows_of
+from test_bad_input import rows_of
 from test_cli import digest
 
 QUICK = {"training.min_steps": 12, "training.epochs": 1.0, "audit.bootstrap": 40, "audit.audits": ["utility"]}
@@ -125,23 +125,23 @@ def test_where_the_original_passes_no_power_is_foretold(job: Job, tmp_path: Path
     assert "no power at best" in " ".join(make_plan(asked).cannot_show)
 
 
-def test_on_the_command_line_nothing_is_written_and_nobody_named(job: Job, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_on_the_command_line_nothing_is_written_and_nobody_named(job: Job, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = digest(job.folder)
-    code, out, error = call(monkeypatch, capsys, ["plan", *job.flags()])
+    code, out, error = call(["plan", *job.flags()])
     assert code == 0, error
     for word in ("Is erasure needed?", "Membership AUC", "example-passes", "an estimate", "GiB", "not be able to show"):
         assert word in out
     secrets = job.ids.read_text(encoding="utf-8").split()
     assert not any(secret in out + error for secret in secrets)
-    code, out, _ = call(monkeypatch, capsys, ["plan", *job.flags(), "--json"])
+    code, out, _ = call(["plan", *job.flags(), "--json"])
     found = json.loads(out)
     assert len(found["records"]) == 24
     assert set(found["records"][0]) >= {"id", "memorised", "percentile", "correct", "alike"}
     assert not any(secret in out for secret in secrets)
     assert digest(job.folder) == before
     assert list(tmp_path.iterdir()) == []
-    code, _, error = call(monkeypatch, capsys, ["plan", *job.flags(text="body")])
+    code, _, error = call(["plan", *job.flags(text="body")])
     assert code == 2
     assert 'no column "body"' in error
 
@@ -196,53 +196,51 @@ def sets(**values: object) -> list[str]:
 FAST = sets(training__min_steps=2, training__epochs=0.1, audit__bootstrap=30, audit__audits=["utility"])
 
 
-def gated(capsys, monkeypatch, job: Job, out: Path, *words: str, **flags: object) -> tuple[int, str]:
-    code, _, error = call(monkeypatch, capsys, ["run", *job.flags(out=out, **flags), *FAST, *words])
+def gated(job: Job, out: Path, *words: str, **flags: object) -> tuple[int, str]:
+    code, _, error = call(["run", *job.flags(out=out, **flags), *FAST, *words])
     return code, error
 
 
-def test_the_gate_holds_for_an_incomplete_erasure(job: Job, incomplete, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_the_gate_holds_for_an_incomplete_erasure(job: Job, incomplete, tmp_path: Path) -> None:
     for require in ("population", "retrain-compared"):
         out = tmp_path / require
         flags = {"data": incomplete["data.train"], "require": require, "retrained": job.model}
-        code, error = gated(capsys, monkeypatch, job, out, **flags)
+        code, error = gated(job, out, **flags)
         assert code == 3, error
         assert f"--require {require}) was not reached" in error
         assert "Incomplete:" in error
         assert (out / "record.json").exists()
 
 
-def test_a_verdict_that_so_few_records_cannot_have_is_refused_before_anything_runs(
-    job: Job, tmp_path: Path, monkeypatch, capsys
-) -> None:
+def test_a_verdict_that_so_few_records_cannot_have_is_refused_before_anything_runs(job: Job, tmp_path: Path) -> None:
     few = tmp_path / "few.txt"
     few.write_text("\n".join(job.ids.read_text(encoding="utf-8").split()[:3]), encoding="utf-8")
-    code, error = gated(capsys, monkeypatch, job, tmp_path / "out", forget=few, require="population")
+    code, error = gated(job, tmp_path / "out", forget=few, require="population")
     assert code == 2
     assert "population is required of 3 records, and a verdict needs 20" in error
     assert "gather requests" in error
 
 
-def test_the_gate_of_audit(job: Job, tmp_path: Path, monkeypatch, capsys) -> None:
-    code, error = gated(capsys, monkeypatch, job, tmp_path / "out", method="finetune")
+def test_the_gate_of_audit(job: Job, tmp_path: Path) -> None:
+    code, error = gated(job, tmp_path / "out", method="finetune")
     assert code == 0, error
     words = ["audit", str(tmp_path / "out"), "--out"]
-    code, _, error = call(monkeypatch, capsys, [*words, str(tmp_path / "a"), "--require", "retrain-compared"])
+    code, _, error = call([*words, str(tmp_path / "a"), "--require", "retrain-compared"])
     assert code == 2
     assert "no retrained model to compare with" in error
     assert not (tmp_path / "a").exists()
     for require, more in (("population", []), ("retrain-compared", ["--retrained", str(tmp_path / "out")])):
-        code, _, error = call(monkeypatch, capsys, [*words, str(tmp_path / require), "--require", require, *more])
+        code, _, error = call([*words, str(tmp_path / require), "--require", require, *more])
         assert code == 3, error
         assert f"--require {require}) was not reached" in error
         assert (tmp_path / require / "record.json").exists()
 
 
-def test_the_table_of_records_can_be_handed_on(job: Job, tmp_path: Path, monkeypatch, capsys) -> None:
-    code, error = gated(capsys, monkeypatch, job, tmp_path / "out")
+def test_the_table_of_records_can_be_handed_on(job: Job, tmp_path: Path) -> None:
+    code, error = gated(job, tmp_path / "out")
     assert code == 0, error
     target = tmp_path / "records.csv"
-    code, out, _ = call(monkeypatch, capsys, ["records", str(tmp_path / "out"), "--csv", str(target)])
+    code, out, _ = call(["records", str(tmp_path / "out"), "--csv", str(target)])
     assert (code, out.strip()) == (0, str(target))
     with target.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -252,15 +250,13 @@ def test_the_table_of_records_can_be_handed_on(job: Job, tmp_path: Path, monkeyp
     assert {row["memorised"] for row in rows} <= {"yes", "no", "undecided"}
     secrets = job.ids.read_text(encoding="utf-8").split()
     assert not any(secret in target.read_text(encoding="utf-8") for secret in secrets)
-    code, out, _ = call(monkeypatch, capsys, ["records", str(tmp_path / "out"), "--json"])
+    code, out, _ = call(["records", str(tmp_path / "out"), "--json"])
     assert [row["record"] for row in json.loads(out)] == [row["record"] for row in rows]
-    code, out, _ = call(monkeypatch, capsys, ["records", str(tmp_path / "out")])
+    code, out, _ = call(["records", str(tmp_path / "out")])
     assert out == as_csv(record_table(RunRecord.read(tmp_path / "out")))
-    code, _, error = call(monkeypatch, capsys, ["records", str(tmp_path / "nothing")])
+    code, _, error = call(["records", str(tmp_path / "nothing")])
     assert code == 2
     assert "no record.json" in error
-    code, _, error = call(
-        monkeypatch, capsys, ["records", str(tmp_path / "out"), "--csv", str(tmp_path / "no" / "x.csv")]
-    )
+    code, _, error = call(["records", str(tmp_path / "out"), "--csv", str(tmp_path / "no" / "x.csv")])
     assert code == 2
     assert "cannot be written" in error

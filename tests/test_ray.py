@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import Job
+from conftest import Job, call
 from expunge.config import Recipe
 from expunge.data.records import Records
 from expunge.errors import ExpungeError, NonFiniteLossError, Problem, RunError, UsageError
@@ -22,7 +22,6 @@ from expunge.record import RunRecord
 from expunge.retraining import Retraining
 from expunge.tasks.text_classification import TextClassification
 from expunge.testing import tiny_tokenizer, toy_records
-from test_bad_input import call
 
 NAMES = ("water", "machine", "music")
 
@@ -87,24 +86,22 @@ def test_what_fails_there_is_told_here(job: Job, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_from_the_shell(job: Job, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_from_the_shell(job: Job, tmp_path: Path) -> None:
     more = ["--retrain", "--base", str(job.base), "--recipe", str(job.recipe), "--set", "retrain.seeds=[1,2]"]
     more += ["--set", "training.epochs=0.2", "--set", "training.min_steps=2", "--set", "audit.bootstrap=20"]
     hashes = []
     for engine in ("in-process", "ray"):
         out = tmp_path / engine
         words = ["run", *job.flags(), *more, "--set", f"retrain.engine={engine}", "--out", str(out)]
-        assert call(monkeypatch, capsys, words)[0] == 0
+        assert call(words)[0] == 0
         hashes.append(RunRecord.read(out).models["retrained"])
     assert hashes[0] == hashes[1]
 
 
-def test_it_is_said_when_ray_is_not_there(
-    job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_is_said_when_ray_is_not_there(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("expunge.suitability.find_spec", lambda name: None)
     words = ["check", *job.flags(), "--retrain", "--base", str(job.base), "--recipe", str(job.recipe)]
-    code, _, said = call(monkeypatch, capsys, [*words, "--set", "retrain.engine=ray"])
+    code, _, said = call([*words, "--set", "retrain.engine=ray"])
     assert code == 2
     assert "Ray is not installed" in said
     assert "pip install ray" in said

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import Job, write_csv
+from conftest import Job, call, write_csv
 from expunge import AuditConfig, Erased, RequestConfig, RunError, StopConfig, TrainingConfig, UsageError, unlearn
 from expunge.checks import Inputs, Prepared, check
 from expunge.config import RunConfig
@@ -23,7 +23,6 @@ from expunge.record import RunRecord
 from expunge.report import render
 from expunge.stats import Interval
 from expunge.summary import history_lines
-from test_bad_input import call
 from test_history import rows_of
 
 QUICK: dict[str, Any] = {
@@ -230,13 +229,13 @@ def test_past_records_that_fit_nothing_are_refused(first: First, tmp_path: Path)
         assert sentence in told(error)
 
 
-def test_what_is_no_longer_held_is_not_measured(first: First, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_what_is_no_longer_held_is_not_measured(first: First, tmp_path: Path) -> None:
     train = write_csv(tmp_path / "train.csv", first.left)
     (tmp_path / "ids.txt").write_text(first.left[0]["id"], encoding="utf-8")
     flags = first.job.flags(
         model=first.folder, data=train, forget=tmp_path / "ids.txt", out=tmp_path / "out", method="finetune"
     )
-    code, out, error = call(monkeypatch, capsys, ["run", *flags, *SETS])
+    code, out, error = call(["run", *flags, *SETS])
     assert code == 0, error
     assert "Request 1: not measured again, its records are no longer held (--past-records)." in error
     assert "Request 1 (24 records): not measured, records no longer held." in " ".join(out.split())
@@ -248,13 +247,13 @@ def test_what_is_no_longer_held_is_not_measured(first: First, tmp_path: Path, mo
     assert "not measured: records no longer held" in render(record)
 
 
-def test_earlier_requests_are_measured_before_and_after(first: First, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_earlier_requests_are_measured_before_and_after(first: First, tmp_path: Path) -> None:
     train = write_csv(tmp_path / "train.csv", first.left)
     past = write_csv(tmp_path / "past.csv", first.gone)
     (tmp_path / "ids.txt").write_text("\n".join(row["id"] for row in first.left[:12]), encoding="utf-8")
     flags = {"model": first.folder, "data": train, "forget": tmp_path / "ids.txt", "past-records": past}
     words = ["run", *first.job.flags(**flags, out=tmp_path / "out", method="finetune"), *SETS]
-    code, _, error = call(monkeypatch, capsys, words)
+    code, _, error = call(words)
     assert code == 0, error
     record, before = RunRecord.read(tmp_path / "out"), first.erased.record
     (row,) = record.history["earlier"]
@@ -278,10 +277,10 @@ def test_earlier_requests_are_measured_before_and_after(first: First, tmp_path: 
             content = file.read_bytes()
             assert not [secret for secret in secrets if secret.encode() in content], file
     again = ["audit", str(tmp_path / "out"), "--out", str(tmp_path / "again")]
-    code, _, error = call(monkeypatch, capsys, again)
+    code, _, error = call(again)
     assert code == 0, error
     assert RunRecord.read(tmp_path / "again").history["earlier"] == [row], "measured again, it is the same"
-    code, _, error = call(monkeypatch, capsys, ["report", str(tmp_path / "out")])
+    code, _, error = call(["report", str(tmp_path / "out")])
     assert code == 0, error
     assert verify(tmp_path / "out").ok, "a report may be drawn again"
 
@@ -331,18 +330,18 @@ def test_what_came_back_is_found_and_can_be_erased_again(first: First, tmp_path:
     ]
 
 
-def test_a_changed_folder_takes_no_further_request(first: First, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_changed_folder_takes_no_further_request(first: First, tmp_path: Path) -> None:
     folder = tmp_path / "erased"
     shutil.copytree(first.folder, folder)
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
-    code, _, error = call(monkeypatch, capsys, ["check", *first.job.flags(model=folder)])
+    code, _, error = call(["check", *first.job.flags(model=folder)])
     assert code == 2
     assert f'the history of "{folder}" does not verify (model.safetensors is not the file that request 1 left' in error
     shutil.copytree(first.folder, tmp_path / "bare")
     shutil.rmtree(tmp_path / "bare" / "erasure")
-    code, _, error = call(monkeypatch, capsys, ["check", *first.job.flags(model=tmp_path / "bare")])
+    code, _, error = call(["check", *first.job.flags(model=tmp_path / "bare")])
     assert code == 2
     assert 'its record.json says so), but its folder "erasure" is missing' in error
 

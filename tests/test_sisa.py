@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 
 from expunge import AuditConfig, UsageError, unlearn
 from expunge.config import Recipe
-from expunge.errors import RunError
+from expunge.errors import DivergedError
 from expunge.head import find_head
 from expunge.history.verify import verify
 from expunge.models import load_model, weights_sha256
@@ -354,7 +354,7 @@ def test_an_interruption_leaves_nothing(place: Place, tmp_path: Path, monkeypatc
 
 def test_a_loss_that_is_not_finite_stops_training(place: Place, tmp_path: Path) -> None:
     wild = Recipe(epochs=9.0, batch_size=8, learning_rate=1e30)
-    with pytest.raises(RunError, match=r"not finite at shard 0, stage \d, step"):
+    with pytest.raises(DivergedError, match=r"not finite at shard 0, stage \d, step"):
         train_sisa(place.base, ROWS, out=tmp_path / "out", recipe=wild, id="id", salt_file=str(place.salt))
     assert not list(tmp_path.iterdir())
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import call
 from expunge import AuditConfig, StopConfig, TrainingConfig, UsageError, unlearn
 from expunge.checks import Inputs, check
 from expunge.config import Recipe, RequestConfig, RunConfig
@@ -20,7 +21,6 @@ from expunge.record import RunRecord
 from expunge.report import render
 from expunge.tasks.token_classification import TokenClassification
 from expunge.testing import TAGS, tiny_tagger, tiny_tokenizer, toy_sentences
-from test_bad_input import call
 from test_cli import digest
 
 QUICK: dict[str, Any] = {
@@ -132,18 +132,16 @@ def test_scores_of_sentences_come_word_by_word(tagger: TaggerJob) -> None:
     assert following.record.data["retain"] == following.record.data["train"] - first - 1
 
 
-def test_the_command_line_reads_conll_files(tagger: TaggerJob, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_the_command_line_reads_conll_files(tagger: TaggerJob, tmp_path: Path) -> None:
     before = digest(tagger.folder)
-    code, _, error = call(monkeypatch, capsys, ["run", *tagger.flags(out=tmp_path / "out"), *SETS])
+    code, _, error = call(["run", *tagger.flags(out=tmp_path / "out"), *SETS])
     assert code == 0, error
     assert digest(tagger.folder) == before
     record = RunRecord.read(tmp_path / "out")
     assert record.config["data"]["text"] == ["tokens"], "the record says which columns were read"
     assert record.config["data"]["label"] == "ner_tags"
     assert record.data["forget"] == 24
-    code, _, error = call(
-        monkeypatch, capsys, ["audit", str(tmp_path / "out"), *_again(tagger), "--out", str(tmp_path / "b")]
-    )
+    code, _, error = call(["audit", str(tmp_path / "out"), *_again(tagger), "--out", str(tmp_path / "b")])
     assert code == 0, error
     repeated = RunRecord.read(tmp_path / "b")
     first, second = (r.find("entity F1", "unlearned", "evaluation") for r in (record, repeated))
@@ -297,11 +295,11 @@ CASES: list[tuple[str, Change, list[str]]] = [
 
 @pytest.mark.parametrize(("name", "change", "words"), CASES, ids=[case[0] for case in CASES])
 def test_it_is_refused_with_the_way_out(
-    tagger: TaggerJob, tmp_path: Path, monkeypatch, capsys, name: str, change: Change, words: list[str]
+    tagger: TaggerJob, tmp_path: Path, name: str, change: Change, words: list[str]
 ) -> None:
     flags = {"out": tmp_path / "out", **change(tagger, tmp_path)}
     before = digest(tagger.folder), digest(tmp_path)
-    code, out, error = call(monkeypatch, capsys, ["run", *tagger.flags(**flags)])
+    code, out, error = call(["run", *tagger.flags(**flags)])
     assert (code, out) == (2, ""), error
     for word in words:
         assert word in error
@@ -323,15 +321,15 @@ def test_records_with_the_id_of_a_forgotten_one_can_be_dropped(tagger: TaggerJob
     assert found.dropped == 1
 
 
-def test_a_mention_is_named_again_to_measure_again(tagger: TaggerJob, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_mention_is_named_again_to_measure_again(tagger: TaggerJob, tmp_path: Path) -> None:
     mention = tagger.flags(**{"forget": None, "forget-mention": "river river", "out": tmp_path / "out"})
-    assert call(monkeypatch, capsys, ["run", *mention, *SETS])[0] == 0
+    assert call(["run", *mention, *SETS])[0] == 0
     again = ["audit", str(tmp_path / "out"), "--out", str(tmp_path / "again"), "--set", "audit.bootstrap=50"]
-    code, _, error = call(monkeypatch, capsys, again)
+    code, _, error = call(again)
     assert code == 2
     assert "only as a pseudonym" in error
     assert "--set request.mention=" in error
-    code, _, error = call(monkeypatch, capsys, [*again, "--set", "request.mention=river river"])
+    code, _, error = call([*again, "--set", "request.mention=river river"])
     assert code == 0, error
 
 

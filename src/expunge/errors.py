@@ -9,6 +9,7 @@ from typing import Any
 
 __all__ = [
     "Collector",
+    "DivergedError",
     "ExpungeError",
     "NonFiniteLossError",
     "Problem",
@@ -75,7 +76,11 @@ class RunError(ExpungeError):
     """The run began and could not end well; nothing was written."""
 
 
-class NonFiniteLossError(RunError):
+class DivergedError(RunError):
+    """Training made something NaN or infinite; the same run would end there again, so nothing of it is kept."""
+
+
+class NonFiniteLossError(DivergedError):
     """A loss part became NaN or infinite."""
 
     def __init__(self, step: int, parts: dict[str, float]) -> None:

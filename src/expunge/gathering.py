@@ -17,7 +17,7 @@ from expunge.step import Scores
 from expunge.step_batches import Parts
 from expunge.token_head import TokenHead
 
-__all__ = ["Gatherer", "Outputs", "leaves"]
+__all__ = ["Gatherer", "Outputs", "leaves", "sent_back", "tensors"]
 
 Outputs = tuple[Tensor, Tensor | None]
 """Hidden states and logits of a batch; of tokens no logits; where a method stops halfway, states of its layer alone."""
@@ -105,3 +105,17 @@ def leaves(outputs: Outputs) -> Outputs:
     """The same outputs without what made them, ready to take a gradient."""
     hidden, logits = outputs
     return hidden.detach().requires_grad_(), None if logits is None else logits.detach().requires_grad_()
+
+
+def tensors(outputs: Sequence[Outputs | None]) -> list[Tensor]:
+    """All tensors of all groups, in order."""
+    return [tensor for group in outputs if group is not None for tensor in group if tensor is not None]
+
+
+def sent_back(outputs: Sequence[Outputs | None], gradients: Sequence[Tensor | None]) -> Tensor | None:
+    """A scalar whose gradient with regard to each tensor is the one given; None where there is no tensor, so no record."""
+    flat = tensors(outputs)
+    shares = [(t * g).sum() for t, g in zip(flat, gradients, strict=True) if g is not None]
+    if not flat:
+        return None
+    return torch.stack(shares).sum() if shares else torch.stack([t.sum() * 0.0 for t in flat]).sum()

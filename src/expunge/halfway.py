@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from expunge.errors import Problem, UsageError
+from expunge.models import passes_of
 from expunge.tasks.base import Batch
 
-__all__ = ["hold_all_but", "layer_of", "states_behind"]
+__all__ = ["end_of_pass", "hold_all_but", "layer_of", "states_behind"]
 
 
 class _EnoughError(Exception):
@@ -31,6 +32,17 @@ def layer_of(model: Any, number: int) -> nn.Module:
     if not 1 <= number <= count:
         raise UsageError(Problem("method.layer", f"{number} is not allowed", f"The model has the layers 1 to {count}."))
     return lists[0][number - 1]
+
+
+def end_of_pass(method: Any, model: Any) -> tuple[nn.Module | None, float]:
+    """The layer behind which a method's steps stop, None for the whole model, and the share of an example-pass they make.
+
+    Raises:
+        UsageError: As `layer_of`.
+    """
+    if not any(need.endswith(".layer") for need in method.reads):
+        return None, passes_of(model)
+    return layer_of(model, method.layer), method.layer / model.config.num_hidden_layers
 
 
 def states_behind(model: Any, layer: nn.Module, batch: Batch) -> Tensor:

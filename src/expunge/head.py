@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.errors import Problem, RunError, UsageError
+from expunge.errors import DivergedError, Problem, RunError, UsageError
 from expunge.tasks.base import Batch, Encoded
 
 __all__ = ["Head", "find_head", "head_of", "must_be_finite"]
@@ -79,10 +79,10 @@ def must_be_finite(logits: Tensor) -> None:
     """Refuse the outputs of a model that training, or whoever made it, has broken.
 
     Raises:
-        RunError: One of them is NaN or infinite.
+        DivergedError: One of them is NaN or infinite.
     """
     if not torch.isfinite(logits).all():
-        raise RunError(
+        raise DivergedError(
             "the model's outputs are NaN or infinite. Nothing was written and the original model is unchanged. "
             "Where unlearning made it so, lower training.learning_rate or the weight of the forgetting term."
         )
@@ -95,7 +95,7 @@ def find_head(model: Any, probe: Batch) -> Head:
 
     Raises:
         UsageError: No such layer: the model's head ends in something else.
-        RunError: The model's outputs are not finite.
+        DivergedError: The model's outputs are not finite.
     """
     if hasattr(model, "find_head"):
         return model.find_head(probe)

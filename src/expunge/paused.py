@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from expunge.errors import NonFiniteLossError, Problem, RunError, UsageError
+from expunge.errors import DivergedError, Problem, RunError, UsageError
 from expunge.folders import left_over, must_be_new, whole_file
 from expunge.progress import Progress
 from expunge.snapshot import BrokenSnapshotError, Snapshot
@@ -135,7 +135,7 @@ class PausedRun:
     @property
     def anything(self) -> bool:
         """Whether there is anything to go on from."""
-        return any(_STAGE.fullmatch(path.name) for path in self.folder.iterdir())
+        return any(file.is_file() for _, stage in _stages(self.folder) for file in stage.rglob("*"))
 
     def remember(self, name: str, value: str) -> None:
         """Note what the run stands on, known only once it has begun, such as the hash of the model's weights.
@@ -184,7 +184,7 @@ def opened(
             yield kept
         except BaseException as error:
             shutil.rmtree(folder / _TEMPORARY, ignore_errors=True)
-            if kept.anything and not isinstance(error, NonFiniteLossError):  # which would only come again
+            if kept.anything and not isinstance(error, DivergedError):  # which would only come again
                 progress.note(
                     f'What the run has done is kept in "{folder}": the same command goes on from there, and '
                     f"`expunge clean {out}` removes it."

@@ -104,7 +104,7 @@ def find_token_head(model: Any, probe: Batch) -> TokenHead:
 
     Raises:
         UsageError: There is none, or the model changes what it gives (soft caps, scales).
-        RunError: Its outputs are not finite.
+        DivergedError: Its outputs are not finite.
     """
     own = getattr(model, "find_token_head", None) or getattr(model, "find_head", None)
     if own is not None:  # it says itself which it is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from transformers import TrainingArguments
 from expunge import processes
 from expunge.collectives import of_all
 from expunge.errors import NonFiniteLossError
-from expunge.gathering import Gatherer, Outputs, leaves
-from expunge.halfway import hold_all_but, layer_of, states_behind
+from expunge.gathering import Gatherer, Outputs, leaves, sent_back, tensors
+from expunge.halfway import end_of_pass, hold_all_but, states_behind
 from expunge.head import head_of
+from expunge.in_turns import has_turns, in_turns
 from expunge.length_groups import by_length
 from expunge.methods.base import GROUPS, Method
-from expunge.models import passes_of
 from expunge.preparation import Preparation, prepared_state
 from expunge.random_state import random_state, restore_random_state
 from expunge.referring import referred
@@ -45,6 +46,7 @@ class UnlearnTrainer(ResumableUnlearning, SharedTrainer):
 
     Of several processes (`torchrun`, `accelerate launch`) each runs its part of the step's records; outputs are gathered, so
     that every process takes the loss of the whole step, and its gradient comes back to each one's own records.
+    Of a language model a loss of two parts that never meet is taken in two turns, forget records first (`expunge.in_turns`).
 
     Args:
         model: The model, changed in place.
@@ -100,11 +102,9 @@ class UnlearnTrainer(ResumableUnlearning, SharedTrainer):
         )  # fmt: skip
         self.history: list[dict[str, float]] = []
         self._cached: list[tuple[Any, list[Tensor | None]]] = []
+        self._turns = has_turns(method, of_tokens=task.of_tokens, micro_batches=self._micro_batches)
         records = {"forget": forget, "retain": retain, **({} if alternate is None else {"alternate": alternate})}
-        self._layer, self._share = None, passes_of(model)
-        if any(need.endswith(".layer") for need in method.reads):
-            self._layer = layer_of(model, method.layer)  # pyright: ignore[reportAttributeAccessIssue]
-            self._share = method.layer / model.config.num_hidden_layers  # pyright: ignore[reportAttributeAccessIssue]
+        self._layer, self._share = end_of_pass(method, model)
         self._reference = referred(
             method, model, self.head, task, records, [self.sampler.plan(step) for step in range(args.max_steps)],
             layer=self._layer, cache=cache, batch_size=args.per_device_train_batch_size,
@@ -151,15 +151,15 @@ class UnlearnTrainer(ResumableUnlearning, SharedTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         (model := self.running).train(getattr(self.method, "dropout", True))
+        if self._turns:
+            (run, step_of) = (partial(self._forward, model), lambda outputs: self._step([inputs], [outputs]))
+            return self._loss(in_turns(self.method, inputs, run, step_of, self.accelerator.backward, self.watch), {})
         if not self._cached:
             return self._step_loss([inputs], [self._forward(model, inputs)])
         rng_state, gradients = self._cached.pop(0)
         restore_random_state(rng_state)
-        flat = [t for outputs in self._forward(model, inputs) if outputs is not None for t in outputs if t is not None]
-        shares = [(t * g).sum() for t, g in zip(flat, gradients, strict=True) if g is not None]
-        if not flat:  # fewer records than micro-batches: nothing to send back
+        if (surrogate := sent_back(self._forward(model, inputs), gradients)) is None:
             return torch.zeros((), device=self.args.device, requires_grad=True)
-        surrogate = torch.stack(shares).sum() if shares else sum(t.sum() * 0.0 for t in flat)
         loss = torch.tensor(self.history[-1]["loss"], device=self.args.device)
         # Trainer divides by the micro-batches; the cached gradients are those of the whole step already.
         return (surrogate - surrogate.detach()) * self.current_gradient_accumulation_steps + loss  # pyright: ignore
@@ -175,8 +175,7 @@ class UnlearnTrainer(ResumableUnlearning, SharedTrainer):
                 outputs = self._forward(model, pair, weight=1 / 3)
             cut.append([None if o is None else leaves(o) for o in outputs])
         self._step_loss(moved, cut).backward()
-        flat = [[t.grad for outputs in pair if outputs is not None for t in outputs if t is not None] for pair in cut]
-        return list(zip(states, flat, strict=True))
+        return list(zip(states, [[t.grad for t in tensors(pair)] for pair in cut], strict=True))
 
     def _forward(self, model: Any, parts: Parts, weight: float = 1.0) -> list[Outputs | None]:
         """Outputs of all groups: rows of forget and retained records run together, by length, in one graph."""
@@ -193,20 +192,26 @@ class UnlearnTrainer(ResumableUnlearning, SharedTrainer):
         units = len(batch.labels)  # fewer than rows where a process only keeps step with the others
         return hidden[:units], None if logits is None else logits[:units]
 
-    def _step_loss(self, pairs: Sequence[Parts], outputs: Sequence[Sequence[Outputs | None]]) -> Tensor:
-        number = self.state.global_step
+    def _step(self, pairs: Sequence[Parts], outputs: Sequence[Sequence[Outputs | None]]) -> Step:
         forget, retain, alternate = (self._gatherer.scores(group, pairs, outputs) for group in GROUPS)
-        step = Step(forget, retain, number, self.method_state, alternate)
+        return Step(forget, retain, self.state.global_step, self.method_state, alternate)
+
+    def _step_loss(self, pairs: Sequence[Parts], outputs: Sequence[Sequence[Outputs | None]]) -> Tensor:
+        step = self._step(pairs, outputs)
         parts = self.method.loss(step)
         if self.watch and self._layer is None:
-            self.watch(forget)
-        loss = torch.stack(list(parts.values())).sum()
+            self.watch(step.forget)
+        return self._loss(parts, self.method.counts(step))
+
+    def _loss(self, parts: dict[str, Tensor], counts: dict[str, float]) -> Tensor:
+        """The sum of the parts, once they are found finite and put into the log."""
+        loss, number = torch.stack(list(parts.values())).sum(), self.state.global_step
         shown = {name: float(part.detach()) for name, part in parts.items()}
         if not torch.isfinite(loss):
             raise NonFiniteLossError(number + 1, shown)
         with torch.no_grad():
             self.method_state = self.method.after_step(self.method_state, shown)
-            self.history.append({"step": number + 1, "loss": float(loss.detach()), **shown, **self.method.counts(step)})
+            self.history.append({"step": number + 1, "loss": float(loss.detach()), **shown, **counts})
         return loss if loss.requires_grad else loss.requires_grad_()  # this process may have no record of the step
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:

@@ -197,8 +197,8 @@ def resolve(
         shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
         what = f"{len(missing)} of {len(ids or ())} requested ids are not in the training data: {shown}"
         way_out = (
-            f"{meant(missing, records.ids)}Check the ids and data.id; --allow-missing goes on with those found, when there are "
-            "any."
+            f"{_heading(missing, ids or (), config)}{meant(missing, records.ids)}Check the ids and data.id; "
+            "--allow-missing goes on with those found, when there are any."
         )
         if records.made_ids:
             way_out = (
@@ -212,6 +212,14 @@ def resolve(
     near = _near(records, positions, identical, config.near_duplicates)
     resolved = Resolved((), (), tuple(missing), named, config.with_duplicates or config.with_near_duplicates)
     return _split(records, positions, replace(resolved, near=tuple(near), near_added=config.with_near_duplicates))
+
+
+def _heading(missing: Sequence[str], ids: Sequence[str], config: RequestConfig) -> str:
+    """What to say where the first line of a file of ids alone is none of them."""
+    of_ids_alone = config.file is not None and Path(config.file).suffix.lower() not in sources.SUFFIXES
+    if not of_ids_alone or len(ids) < 2 or list(missing) != [ids[0]]:
+        return ""
+    return "It is the first line of the file: if it names the column, leave it out, or call the file .csv. "
 
 
 def with_more(records: Records, request: Resolved, near: Sequence[Alike]) -> Resolved:

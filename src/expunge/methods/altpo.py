@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from expunge.methods.base import Method, MethodContext
+from expunge.methods.base import MethodContext
+from expunge.methods.two_parts import TwoParts
 from expunge.options import NonNegative, Positive, PositiveInt, option
 from expunge.preference import PREFERENCE, preferred, reanswering
-from expunge.retain_term import RETAIN, Retain, retained
+from expunge.retain_term import RETAIN, Retain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +21,7 @@ __all__ = ["AltPO"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AltPO(Method):
+class AltPO(TwoParts):
     """Prefer other answers of the model's own making to each forget record's own: plausible ones, not refusals.
 
     Formula: that of `dpo`, with answers that the original writes to the same prompt when it is told to invent another one.
@@ -53,5 +54,5 @@ class AltPO(Method):
         assert context.written is not None  # comes with the other
         return reanswered(context.written(context.seed, self.temperature))
 
-    def loss(self, step: Step) -> dict[str, Tensor]:
-        return {**retained(step, self.retain, self.retain_weight), "forget": preferred(step, self.beta)}
+    def forgetting(self, step: Step) -> Tensor:
+        return preferred(step, self.beta)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from expunge.methods.base import Method
+from expunge.methods.two_parts import TwoParts
 from expunge.options import NonNegative, NonNegativeInt, PositiveInt, option
-from expunge.retain_term import RETAIN, Retain, retained
+from expunge.retain_term import RETAIN, Retain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ __all__ = ["CEU"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CEU(Method):
+class CEU(TwoParts):
     """Toward the model's own distribution with the forget units' labels taken out.
 
     Formula: ``L = mean over units of CE(softmax(l with l_y = -inf), softmax(l)) + retain_weight * R``, the target without a
@@ -44,7 +44,7 @@ class CEU(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"forget.logits"})
     pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "away"
 
-    def loss(self, step: Step) -> dict[str, Tensor]:
+    def forgetting(self, step: Step) -> Tensor:
         from expunge.token_losses import ceu
 
         forget = step.forget
@@ -53,5 +53,4 @@ class CEU(Method):
         def one(logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
             return ceu(logits, labels) * counted.to(logits.dtype)
 
-        part = forget.total(one, forget.labels, counted) / counted.sum().clamp(min=1)
-        return {**retained(step, self.retain, self.retain_weight), "forget": part}
+        return forget.total(one, forget.labels, counted) / counted.sum().clamp(min=1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from expunge.methods.base import Method, MethodContext
+from expunge.methods.base import MethodContext
+from expunge.methods.two_parts import TwoParts
 from expunge.options import NonNegative, Positive, PositiveInt, option
 from expunge.preference import PREFERENCE, REFUSALS, preferred, reanswering
-from expunge.retain_term import RETAIN, Retain, retained
+from expunge.retain_term import RETAIN, Retain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +21,7 @@ __all__ = ["DPO"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPO(Method):
+class DPO(TwoParts):
     """Prefer an answer that says nothing to each forget record's own.
 
     Formula: ``L = -2/beta * mean over records of log sigmoid(beta * (log pi(a|x)/pi_ref(a|x) - log pi(y|x)/pi_ref(y|x))) +
@@ -53,5 +54,5 @@ class DPO(Method):
         drawn = [self.answers[int(u * len(self.answers))] for u in context.uniform_by_record("answer")]
         return reanswering(context, "dpo")(drawn)
 
-    def loss(self, step: Step) -> dict[str, Tensor]:
-        return {**retained(step, self.retain, self.retain_weight), "forget": preferred(step, self.beta)}
+    def forgetting(self, step: Step) -> Tensor:
+        return preferred(step, self.beta)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from expunge.methods.base import Method
+from expunge.methods.two_parts import TwoParts
 from expunge.options import NonNegative, PositiveInt, option
-from expunge.retain_term import RETAIN, Retain, retained
+from expunge.retain_term import RETAIN, Retain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ __all__ = ["GradientDifference"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientDifference(Method):
+class GradientDifference(TwoParts):
     """Raise the loss of forget records, lower that of retained ones.
 
     Formula: ``L = -forget_weight * CE(forget) + CE(retain)``; with ``retain="kl"`` KL(original || model) on retained units in
@@ -46,5 +46,5 @@ class GradientDifference(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"forget.logits"})
     pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "away"
 
-    def loss(self, step: Step) -> dict[str, Tensor]:
-        return {**retained(step, self.retain, 1.0), "forget": -self.forget_weight * step.forget.cross_entropy()}
+    def forgetting(self, step: Step) -> Tensor:
+        return -self.forget_weight * step.forget.cross_entropy()

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from expunge.errors import Problem, UsageError
-from expunge.methods.base import Method, MethodContext, State
+from expunge.methods.base import MethodContext, State
+from expunge.methods.two_parts import TwoParts
 from expunge.options import NonNegative, Positive, PositiveInt, option
-from expunge.retain_term import RETAIN, Retain, retained
+from expunge.retain_term import RETAIN, Retain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,7 @@ __all__ = ["LeaveOut"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeaveOut(Method):
+class LeaveOut(TwoParts):
     """Raise the loss of each forget record to what is expected of a model that never saw it, and no further.
 
     Ascent makes records unlikely without end, and a common stop ends it for all of them at once: by then some are still
@@ -89,7 +90,7 @@ class LeaveOut(Method):
         by_unit = np.repeat(target, np.diff(np.array(context.forget.offsets)))
         return {"losses": torch.tensor(by_unit, dtype=torch.float32)}
 
-    def loss(self, step: Step) -> dict[str, Tensor]:
+    def forgetting(self, step: Step) -> Tensor:
         from torch.nn import functional
 
         from expunge.token_losses import by_record
@@ -99,7 +100,7 @@ class LeaveOut(Method):
         targets, _ = by_record(forget.of_units(step.state["losses"]).to(sums.dtype), forget.record_index)
         own, target = sums / counts, targets / counts
         away = functional.smooth_l1_loss(own, target, reduction="sum", beta=self.beta) / max(1, len(own))
-        return {**retained(step, self.retain, self.retain_weight), "forget": self.gamma * away}
+        return self.gamma * away
 
 
 def _losses(logp: Tensor, records: Encoded) -> np.ndarray:

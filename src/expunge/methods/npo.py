@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from expunge.methods.base import Method
+from expunge.methods.two_parts import TwoParts
 from expunge.options import NonNegative, Positive, PositiveInt, option
-from expunge.retain_term import RETAIN, Retain, retained
+from expunge.retain_term import RETAIN, Retain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ __all__ = ["NPO"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NPO(Method):
+class NPO(TwoParts):
     """Treat the forget records as answers that are not preferred: ascent that slows down where a record is already forgotten.
 
     Formula: ``L = 2/beta * mean over records of log(1 + (pi(y|x) / pi_ref(y|x))^beta) + retain_weight * R``, with pi(y|x) the
@@ -44,9 +44,8 @@ class NPO(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"forget.logits", "forget.reference_logp"})
     pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "away"
 
-    def loss(self, step: Step) -> dict[str, Tensor]:
+    def forgetting(self, step: Step) -> Tensor:
         from expunge.token_losses import npo
 
         forget = step.forget
-        part = npo(forget.logp(), forget.reference_logp, forget.record_index, self.beta)
-        return {**retained(step, self.retain, self.retain_weight), "forget": part}
+        return npo(forget.logp(), forget.reference_logp, forget.record_index, self.beta)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from expunge.methods.base import Method, MethodContext
+from expunge.methods.base import MethodContext
+from expunge.methods.two_parts import TwoParts
 from expunge.options import NonNegative, Positive, PositiveInt, option
 from expunge.preference import reanswering
-from expunge.retain_term import RETAIN, Retain, retained
+from expunge.retain_term import RETAIN, Retain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +21,7 @@ __all__ = ["Offset"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offset(Method):
+class Offset(TwoParts):
     """Train a small copy beside the frozen model until their sum forgets: for weights that cannot be changed.
 
     Formula: ``l = l_M + alpha (l_tuned - l_small)``; M and the small model are frozen, the trained copy starts as the small
@@ -97,16 +98,15 @@ class Offset(Method):
             return reanswering(context, "offset")(drawn)
         return context.forget.relabelled(context.other_classes("random labels").tolist())
 
-    def loss(self, step: Step) -> dict[str, Tensor]:
-        return {**retained(step, self.retain, self.retain_weight), "forget": self.forget_weight * self._forgotten(step)}
-
-    def _forgotten(self, step: Step) -> Tensor:
-        if self.objective == "relabel":
-            assert step.alternate is not None
-            return step.alternate.cross_entropy()
-        if self.objective == "ascent":
-            return -step.forget.cross_entropy()
+    def forgetting(self, step: Step) -> Tensor:
         from expunge.token_losses import npo
 
         forget = step.forget
-        return npo(forget.logp(), forget.reference_logp, forget.record_index, self.beta)
+        if self.objective == "relabel":
+            assert step.alternate is not None
+            part = step.alternate.cross_entropy()
+        elif self.objective == "ascent":
+            part = -forget.cross_entropy()
+        else:
+            part = npo(forget.logp(), forget.reference_logp, forget.record_index, self.beta)
+        return self.forget_weight * part

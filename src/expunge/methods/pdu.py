@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from expunge.methods.base import Method, MethodContext, State
+from expunge.methods.base import MethodContext, State
+from expunge.methods.two_parts import TwoParts
 from expunge.options import NonNegative, Positive, PositiveInt, option
 from expunge.retain_term import RETAIN, Retain, retained
 
@@ -23,7 +24,7 @@ _LEAST = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class PDU(Method):
+class PDU(TwoParts):
     """Flatten the outputs of forget units while the retained loss stays under a limit, its weight found by dual ascent.
 
     Formula: ``L = mean over units of (max_v l_v - mean_v l_v)^2 + lambda * (R - limit)``, and after every step
@@ -57,14 +58,14 @@ class PDU(Method):
         del context
         return {"multiplier": torch.tensor(max(_LEAST, self.retain_weight)), "limit": torch.tensor(float("inf"))}
 
-    def loss(self, step: Step) -> dict[str, Tensor]:
+    def forgetting(self, step: Step) -> Tensor:
         from expunge.token_losses import flatness
 
+        return step.forget.total(flatness) / max(1, len(step.forget.labels))
+
+    def retaining(self, step: Step) -> dict[str, Tensor]:
         held = retained(step, self.retain, 1.0)
-        forget = step.forget.total(flatness) / max(1, len(step.forget.labels))
-        if not held:
-            return {"forget": forget}
-        return {"retain": step.state["multiplier"].to(forget.device) * held["retain"], "forget": forget}
+        return {part: step.state["multiplier"].to(loss.device) * loss for part, loss in held.items()}
 
     def after_step(self, state: State, parts: Mapping[str, float]) -> State:
         import torch

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from expunge.methods.base import Method
+from expunge.methods.two_parts import TwoParts
 from expunge.options import NonNegative, Positive, PositiveInt, option
-from expunge.retain_term import RETAIN, Retain, retained
+from expunge.retain_term import RETAIN, Retain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ __all__ = ["SimNPO"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimNPO(Method):
+class SimNPO(TwoParts):
     """Negative preference optimisation of the mean log-probability of a record's units, without the original as a reference.
 
     Formula: ``L = -2/beta * mean over records of log sigmoid(beta * (-1/|y| log pi(y|x) - delta)) + retain_weight * R``
@@ -45,8 +45,7 @@ class SimNPO(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"forget.logits"})
     pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "away"
 
-    def loss(self, step: Step) -> dict[str, Tensor]:
+    def forgetting(self, step: Step) -> Tensor:
         from expunge.token_losses import simnpo
 
-        part = simnpo(step.forget.logp(), step.forget.record_index, self.beta, self.delta)
-        return {**retained(step, self.retain, self.retain_weight), "forget": part}
+        return simnpo(step.forget.logp(), step.forget.record_index, self.beta, self.delta)

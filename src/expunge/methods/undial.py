@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from expunge.methods.base import Method
+from expunge.methods.two_parts import TwoParts
 from expunge.options import NonNegative, Positive, PositiveInt, option
-from expunge.retain_term import RETAIN, Retain, retained
+from expunge.retain_term import RETAIN, Retain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ __all__ = ["UNDIAL"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNDIAL(Method):
+class UNDIAL(TwoParts):
     """Distil the original into itself with the logits of the forget units' own labels lowered: a goal that stands still.
 
     Formula: ``L = mean over units of CE(softmax(l_ref - strength * onehot(y)), softmax(l)) + retain_weight * R``, with l_ref
@@ -45,12 +45,11 @@ class UNDIAL(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"forget.logits", "forget.reference"})
     pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "elsewhere"
 
-    def loss(self, step: Step) -> dict[str, Tensor]:
+    def forgetting(self, step: Step) -> Tensor:
         from expunge.token_losses import undial
 
         def one(logits: Tensor, reference: Tensor, labels: Tensor) -> Tensor:
             return undial(logits, reference, labels, self.strength)
 
         forget = step.forget
-        part = forget.total_with_reference(one, forget.labels) / max(1, len(forget.labels))
-        return {**retained(step, self.retain, self.retain_weight), "forget": part}
+        return forget.total_with_reference(one, forget.labels) / max(1, len(forget.labels))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from expunge.methods.base import Method
+from expunge.methods.two_parts import TwoParts
 from expunge.options import NonNegative, PositiveInt, option
-from expunge.retain_term import RETAIN, Retain, retained
+from expunge.retain_term import RETAIN, Retain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ __all__ = ["WGA"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WGA(Method):
+class WGA(TwoParts):
     """Gradient ascent that weighs each unit by how likely its label still is.
 
     Formula: ``L = mean over units of p^beta * log p + retain_weight * R``, the weight without a gradient
@@ -43,9 +43,8 @@ class WGA(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"forget.logits"})
     pushes: ClassVar[Literal["away", "nowhere", "elsewhere"]] = "away"
 
-    def loss(self, step: Step) -> dict[str, Tensor]:
+    def forgetting(self, step: Step) -> Tensor:
         from expunge.token_losses import wga_weights
 
         logp = step.forget.logp()
-        part = (wga_weights(logp, self.beta) * logp).sum() / max(1, len(logp))
-        return {**retained(step, self.retain, self.retain_weight), "forget": part}
+        return (wga_weights(logp, self.beta) * logp).sum() / max(1, len(logp))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.errors import Problem, RunError
+from expunge.errors import DivergedError, Problem
 from expunge.o3.adapters import add_adapter, set_active, weights_of
 from expunge.o3.losses import contrastive_entropy
 
@@ -120,7 +120,7 @@ class Encoder(nn.Module):
             The passes it took: one forward and backward of a row through the encoder counts 1, forward alone a third.
 
         Raises:
-            RunError: The loss became NaN or infinite.
+            DivergedError: The loss became NaN or infinite.
         """
         from transformers import get_scheduler
 
@@ -149,7 +149,7 @@ class Encoder(nn.Module):
             words = self._masked_tokens(output, inputs["input_ids"], drawn)
             loss = entropy + words
             if not torch.isfinite(loss):
-                raise RunError(
+                raise DivergedError(
                     f"o3: the detector's loss is not finite at step {step}. Lower method.encoder_learning_rate."
                 )
             loss.backward()

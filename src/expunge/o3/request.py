@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from expunge.errors import RunError, UsageError
+from expunge.errors import DivergedError, UsageError
 from expunge.head import head_of
 from expunge.models import weights_sha256
 from expunge.o3.adapters import Gate, add_adapter, set_active, weights_of
@@ -77,7 +77,8 @@ def append(
 
     Raises:
         UsageError: Too few records.
-        RunError: A loss is not finite, or all records are alike.
+        DivergedError: A loss is not finite.
+        RunError: All records are alike.
     """
     if found := too_few(len(records)):
         raise UsageError(found)
@@ -210,7 +211,7 @@ def _train(
         apart = how.orthogonality * overlap([_columns(p, how) for p in current], earlier)
         loss = wrong + apart
         if not torch.isfinite(loss):
-            raise RunError(
+            raise DivergedError(
                 f"o3: the loss is not finite at step {step}. Nothing was written. Lower method.learning_rate."
             )
         loss.backward()

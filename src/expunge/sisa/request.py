@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def erase(
 
     Raises:
         UsageError: A record was erased before, the data are not those of the ensemble, or the base has changed.
-        RunError: Training failed.
+        DivergedError: The loss became NaN or infinite.
     """
     manifest, old = ensemble.manifest, ensemble.checkpoints
     ledger = ensemble.ledger or Ledger(read_salt())
@@ -70,7 +70,7 @@ def erase(
     planned = {s: sum(plan.visits(counts[s], r) for r in range(k, plan.slices + 1)) for s, k in first.items()}
     lasting = None if paused is None else paused.place(STAGES)
     workspace = lasting or Path(tempfile.mkdtemp(prefix="expunge-sisa-"))
-    with _removed_on_failure(workspace, Exception if lasting else BaseException):
+    with nullcontext() if lasting else _removed_on_failure(workspace):
         passes = [list(row) for row in manifest.passes]
         shards, device = ensemble.shards, next(ensemble.parameters()).device
         written: dict[tuple[int, int], Path] = {}
@@ -239,10 +239,9 @@ def _note_other_bits(ensemble: Ensemble) -> None:
 
 
 @contextmanager
-def _removed_on_failure(folder: Path, kinds: type[BaseException]) -> Iterator[None]:
-    """Removes the folder where it ends in such a failure; what comes from outside, as Ctrl-C, may leave it to a later run."""
+def _removed_on_failure(folder: Path) -> Iterator[None]:
     try:
         yield
-    except kinds:
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

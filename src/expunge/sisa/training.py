@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from expunge.config import Recipe
-from expunge.errors import Problem, RunError, UsageError
+from expunge.errors import DivergedError, Problem, UsageError
 from expunge.folders import whole_folder
 from expunge.models import head_sizes, load_model
 from expunge.record import environment
@@ -143,7 +143,7 @@ class Shards:
             Example-passes of each of these stages.
 
         Raises:
-            RunError: The loss became NaN or infinite.
+            DivergedError: The loss became NaN or infinite.
         """
         model = self.fresh(shard) if start is None else self.read(shard, start)
         model.to(device)
@@ -192,7 +192,7 @@ class Shards:
                     loss = model(**rows.inputs, labels=rows.targets()).loss
                 if not torch.isfinite(loss):
                     where = f"shard {shard}, stage {stage}, step {number}"
-                    raise RunError(
+                    raise DivergedError(
                         f"training: the loss is not finite at {where}. Nothing was written. Lower the recipe's learning rate."
                     )
                 loss.backward()
