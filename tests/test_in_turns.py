@@ -20,9 +20,9 @@ from expunge.methods.dpo import DPO
 from expunge.methods.gradient_difference import GradientDifference
 from expunge.methods.npo import NPO
 from expunge.methods.pdu import PDU
-from expunge.methods.two_parts import TwoParts
 from expunge.methods.undial import UNDIAL
 from expunge.preparation import Preparation
+from expunge.retain_term import TwoParts
 from expunge.tasks.generation import Generation
 from expunge.testing import byte_tokenizer, tiny_causal, toy_answers
 from expunge.trainer import UnlearnTrainer

@@ -129,15 +129,15 @@ class _Killed(BaseException):
 
 def struck(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], None]:
     """Let training end with `_Killed` in that step, counted from 1; gives what undoes it."""
-    plain = UnlearnTrainer._step_loss
+    plain = UnlearnTrainer._loss
 
     def striking(self: UnlearnTrainer, *args: Any) -> Any:
         if self.state.global_step == step - 1:
             raise _Killed
         return plain(self, *args)
 
-    monkeypatch.setattr(UnlearnTrainer, "_step_loss", striking)
-    return lambda: monkeypatch.setattr(UnlearnTrainer, "_step_loss", plain)
+    monkeypatch.setattr(UnlearnTrainer, "_loss", striking)
+    return lambda: monkeypatch.setattr(UnlearnTrainer, "_loss", plain)
 
 
 CASES = {

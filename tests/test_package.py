@@ -50,7 +50,6 @@ LAYERS = [
         "losses",
         "sampling",
         "information",
-        "retain_term",
     },
     {"token_losses", "token_metrics", "token_attacks", "preference"},
     {"tasks.on_demand"},
@@ -102,7 +101,7 @@ LAYERS = [
     {"looking"},
     {"callback"},
     {"kernel_step", "leave_out", "methods.base", "audits.base"},
-    {"record_targets"},
+    {"record_targets", "retain_term"},
     {"sheet"},
     {"methods", "audits", "stress", "token_stress", "figures", "page", "deep.probing", "deep.measuring"},
     {

@@ -123,7 +123,7 @@ def test_a_full_disk_ends_with_a_reason_and_loses_nothing(
     """A checkpoint that cannot be written is told and done without; an output that cannot, leaves what the run has done."""
     out, notes = tmp_path / "erased", Notes()
     kept = interrupted(texts.config(), out, monkeypatch)
-    plain = UnlearnTrainer._step_loss
+    plain = UnlearnTrainer._loss
     monkeypatch.setattr("expunge.stopping.StopRule._put", lambda *args, **kwargs: None)  # it is asked in its own test
     with disk_full_beyond(20_000), pytest.raises(RunError, match=r"writing .* failed"):
         carried_out(texts.config(), out, notes)
@@ -133,7 +133,7 @@ def test_a_full_disk_ends_with_a_reason_and_loses_nothing(
     assert os.listdir(tmp_path).count("erased") == 0
     assert not list(tmp_path.glob(".*.partial"))
     monkeypatch.undo()
-    assert UnlearnTrainer._step_loss is plain
+    assert UnlearnTrainer._loss is plain
     carried_out(texts.config(), out)
     assert weights(out) == weights(whole)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from expunge import processes
 from expunge.gathering import Outputs
 from expunge.methods.base import Method
-from expunge.methods.two_parts import TwoParts
+from expunge.retain_term import TwoParts
 from expunge.step import Scores, Step
 from expunge.step_batches import Parts
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from expunge.methods.base import MethodContext
-from expunge.methods.two_parts import TwoParts
 from expunge.options import NonNegative, Positive, PositiveInt, option
 from expunge.preference import PREFERENCE, preferred, reanswering
-from expunge.retain_term import RETAIN, Retain
+from expunge.retain_term import RETAIN, Retain, TwoParts
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from expunge.errors import Problem, UsageError
 from expunge.methods.base import MethodContext, State
-from expunge.methods.two_parts import TwoParts
 from expunge.options import NonNegative, Positive, PositiveInt, option
-from expunge.retain_term import RETAIN, Retain
+from expunge.retain_term import RETAIN, Retain, TwoParts
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from expunge.methods.two_parts import TwoParts
 from expunge.options import NonNegative, Positive, PositiveInt, option
-from expunge.retain_term import RETAIN, Retain
+from expunge.retain_term import RETAIN, Retain, TwoParts
 
 if TYPE_CHECKING:
     from torch import Tensor
