@@ -6,7 +6,7 @@ of a small model is a fifth of its arithmetic, so that alone would be a fifteent
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -90,7 +90,7 @@ def _logits(head: TokenHead, hidden: Tensor) -> Tensor:
 
 
 def _parts(head: TokenHead, hidden: Tensor) -> list[slice]:
-    return list(part_sizes(len(hidden), head.module.out_features))
+    return list(part_sizes(len(hidden), head.module.out_features, hidden.device))
 
 
 class _Summed(torch.autograd.Function):
@@ -103,25 +103,17 @@ class _Summed(torch.autograd.Function):
         hidden: Tensor,
         *own: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        wanted = [*ctx.needs_input_grad[3:]]
-        inputs = [tensor for tensor, needed in zip((hidden, *own), wanted, strict=True) if needed]
-        terms, gradients = [], [torch.zeros_like(tensor) for tensor in inputs]
+        sums = _Gradients(head, hidden, ctx.needs_input_grad[3:])
+        terms = []
         for part in _parts(head, hidden):
             with torch.enable_grad():
-                leaf = hidden[part].detach().requires_grad_(wanted[0])
-                found = function(_logits(head, leaf), *(row[part] for row in rows))
+                logits = _logits(head, hidden[part].detach()).detach().requires_grad_(sums.wanted)
+                found = function(logits, *(row[part] for row in rows))
                 whole = found.sum()
             terms.append(found.detach())
-            if not inputs:
-                continue
-            leaves = [leaf, *inputs[1:]] if wanted[0] else inputs
-            for place, gradient in enumerate(torch.autograd.grad(whole, leaves)):
-                if place == 0 and wanted[0]:
-                    gradients[0][part] = gradient
-                else:
-                    gradients[place] += gradient
-        ctx.save_for_backward(*gradients)
-        ctx.wanted = wanted
+            if sums.wanted:
+                sums.add(part, torch.autograd.grad(whole, logits)[0])
+        ctx.sums = sums
         made = torch.cat(terms) if terms else hidden.new_zeros(0)
         ctx.mark_non_differentiable(made)
         return made.sum(), made
@@ -129,8 +121,39 @@ class _Summed(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, outer: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        gradients = iter(ctx.saved_tensors)
-        return None, None, None, *(next(gradients) * outer if needed else None for needed in ctx.wanted)
+        return None, None, None, *ctx.sums.taken(outer)
+
+
+class _Gradients:
+    """Gradients by the inputs of the output layer and by its parameters, summed up from those by logits, part by part."""
+
+    def __init__(self, head: TokenHead, hidden: Tensor, needed: Sequence[bool]) -> None:
+        self._module, self._hidden = head.module, hidden.detach()
+        inputs = [hidden, *head.module.parameters()]
+        self._sums = [torch.zeros_like(t) if asked else None for t, asked in zip(inputs, needed, strict=True)]
+        self.wanted = any(needed)
+
+    def add(self, part: slice, by_logits: Tensor) -> None:
+        """Add what (n, V) gradients by the logits of a part come to."""
+        weight = self._module.weight.detach()
+        moved = by_logits.to(weight.dtype)
+        of_hidden, of_weight, *of_bias = self._sums
+        if of_hidden is not None:
+            of_hidden[part] = (moved @ weight).to(of_hidden.dtype)
+        if of_weight is not None:
+            of_weight.addmm_(moved.T, self._hidden[part].to(weight.dtype))
+        for bias in of_bias:
+            if bias is not None:
+                bias += moved.sum(dim=0)
+
+    def taken(self, times: Tensor | None = None) -> list[Tensor | None]:
+        """The sums, multiplied; they are given once, since they are large."""
+        found, self._sums = self._sums, []
+        if times is not None:
+            for gradient in found:
+                if gradient is not None:
+                    gradient.mul_(times)
+        return found
 
 
 class _LabelLogp(torch.autograd.Function):
@@ -154,27 +177,17 @@ class _LabelLogp(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        head, module = ctx.head, ctx.head.module
         hidden, labels = ctx.saved_tensors
-        _, to_hidden, _, to_weight, *to_bias = ctx.needs_input_grad
-        weight = module.weight.detach()
-        of_hidden = torch.zeros_like(hidden) if to_hidden else None
-        of_weight = torch.zeros_like(weight) if to_weight else None
-        of_bias = torch.zeros_like(module.bias) if any(to_bias) else None
-        for place, part in enumerate(_parts(head, hidden)):
+        sums = _Gradients(ctx.head, hidden, [ctx.needs_input_grad[1], *ctx.needs_input_grad[3:]])
+        for place, part in enumerate(_parts(ctx.head, hidden)):
             kept, total = ctx.probabilities[place]
             with torch.no_grad():
                 if kept is None:
-                    kept = _logits(head, hidden[part]).sub_(total).exp_()
+                    kept = _logits(ctx.head, hidden[part]).sub_(total).exp_()
                 # Of log p_y by the logits: 1 at the label less p; `kept` becomes that, each row weighed.
                 own = outer[part, None].to(kept.dtype)
                 kept.mul_(-own).scatter_add_(1, labels[part, None], own)
-                moved = kept.to(weight.dtype)
-                if of_hidden is not None:
-                    of_hidden[part] = (moved @ weight).to(of_hidden.dtype)
-                if of_weight is not None:
-                    of_weight.addmm_(moved.T, hidden[part].to(weight.dtype))
-                if of_bias is not None:
-                    of_bias += moved.sum(dim=0)
+                sums.add(part, kept)
             ctx.probabilities[place] = None, None
-        return None, of_hidden, None, of_weight, *([of_bias] if to_bias else [])
+        of_hidden, *of_own = sums.taken()
+        return None, of_hidden, None, *of_own
