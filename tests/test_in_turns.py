@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from expunge.config import TrainingConfig
 from expunge.errors import NonFiniteLossError
 from expunge.fit import arguments
-from expunge.in_turns import has_turns
+from expunge.in_turns import turns_of
 from expunge.methods.deepcut import DeepCUT
 from expunge.methods.dpo import DPO
 from expunge.methods.gradient_difference import GradientDifference
@@ -22,7 +22,6 @@ from expunge.methods.npo import NPO
 from expunge.methods.pdu import PDU
 from expunge.methods.undial import UNDIAL
 from expunge.preparation import Preparation
-from expunge.retain_term import TwoParts
 from expunge.tasks.generation import Generation
 from expunge.testing import byte_tokenizer, tiny_causal, toy_answers
 from expunge.trainer import UnlearnTrainer
@@ -52,7 +51,7 @@ def test_the_steps_are_those_of_one_pass(tmp_path: Path, method: Any) -> None:
     """Three steps in float64: weights, log and counted passes agree to rounding."""
     apart, together = trainer(tmp_path / "a", method), trainer(tmp_path / "b", method)
     assert apart._turns
-    together._turns = False
+    together._turns = None
     for one in (apart, together):
         one.train()
     for a, b in zip(apart.history, together.history, strict=True):
@@ -96,7 +95,7 @@ def activations(one: UnlearnTrainer) -> int:
 def test_activations_are_those_of_one_group(tmp_path: Path) -> None:
     """Four records to forget and four retained, all of about the same length: about half is there at once."""
     apart, together = trainer(tmp_path / "a", NPO()), trainer(tmp_path / "b", NPO())
-    together._turns = False
+    together._turns = None
     assert activations(apart) < 0.6 * activations(together)
 
 
@@ -136,6 +135,5 @@ class Meeting(NPO):
     ids=["classes", "micro-batches", "one group", "parts that meet", "counts of the whole step", "a loss of its own"],
 )
 def test_else_it_is_one_pass(method: Any, of_tokens: bool, micro_batches: int) -> None:
-    assert not has_turns(method, of_tokens=of_tokens, micro_batches=micro_batches)
-    assert isinstance(NPO(), TwoParts)
-    assert has_turns(NPO(), of_tokens=True, micro_batches=1)
+    assert turns_of(method, of_tokens=of_tokens, micro_batches=micro_batches) is None
+    assert turns_of(NPO(), of_tokens=True, micro_batches=1) == NPO()

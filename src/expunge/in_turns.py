@@ -15,20 +15,20 @@ from expunge.retain_term import TwoParts
 from expunge.step import Scores, Step
 from expunge.step_batches import Parts
 
-__all__ = ["has_turns", "in_turns"]
+__all__ = ["in_turns", "turns_of"]
 
 
-def has_turns(method: Method, *, of_tokens: bool, micro_batches: int) -> bool:
-    """Whether steps of this process are taken in two turns.
+def turns_of(method: Method, *, of_tokens: bool, micro_batches: int) -> TwoParts | None:
+    """The method where its steps are taken in two turns; None where they are one pass.
 
     Classifiers' steps are short, and quicker in one pass; a step of several micro-batches, or of several processes, holds the
     activations of a part of its records already. Nor a method that looks at the whole step all the same.
     """
     if not isinstance(method, TwoParts) or method.retain == "none":
-        return False
+        return None
     own = type(method)
     apart = own.loss is TwoParts.loss and own.counts is Method.counts
-    return apart and of_tokens and micro_batches == 1 and processes.count() == 1
+    return method if apart and of_tokens and micro_batches == 1 and processes.count() == 1 else None
 
 
 def in_turns(

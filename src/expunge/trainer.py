@@ -17,7 +17,7 @@ from expunge.errors import NonFiniteLossError
 from expunge.gathering import Gatherer, Outputs, leaves, sent_back, tensors
 from expunge.halfway import end_of_pass, hold_all_but, states_behind
 from expunge.head import head_of
-from expunge.in_turns import has_turns, in_turns
+from expunge.in_turns import in_turns, turns_of
 from expunge.length_groups import by_length
 from expunge.methods.base import GROUPS, Method
 from expunge.preparation import Preparation, prepared_state
@@ -102,7 +102,7 @@ class UnlearnTrainer(ResumableUnlearning, SharedTrainer):
         )  # fmt: skip
         self.history: list[dict[str, float]] = []
         self._cached: list[tuple[Any, list[Tensor | None]]] = []
-        self._turns = has_turns(method, of_tokens=task.of_tokens, micro_batches=self._micro_batches)
+        self._turns = turns_of(method, of_tokens=task.of_tokens, micro_batches=self._micro_batches)
         records = {"forget": forget, "retain": retain, **({} if alternate is None else {"alternate": alternate})}
         self._layer, self._share = end_of_pass(method, model)
         self._reference = referred(
@@ -153,7 +153,7 @@ class UnlearnTrainer(ResumableUnlearning, SharedTrainer):
         (model := self.running).train(getattr(self.method, "dropout", True))
         if self._turns:
             (run, step_of) = (partial(self._forward, model), lambda outputs: self._step([inputs], [outputs]))
-            return self._loss(in_turns(self.method, inputs, run, step_of, self.accelerator.backward, self.watch), {})
+            return self._loss(in_turns(self._turns, inputs, run, step_of, self.accelerator.backward, self.watch), {})
         if not self._cached:
             return self._step_loss([inputs], [self._forward(model, inputs)])
         rng_state, gradients = self._cached.pop(0)
