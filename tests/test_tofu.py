@@ -202,6 +202,23 @@ def test_over_forgetting_is_flagged_and_so_is_what_stayed(results: Path) -> None
     assert str(results) not in text
 
 
+def test_there_is_no_share_of_a_utility_of_nothing(results: Path, tmp_path: Path) -> None:
+    """Retrained models that name no real author have a harmonic mean of 0."""
+    (tmp_path / "rows").mkdir()
+    for file in [results / "game.json", *(results / "rows").glob("*.json")]:
+        own = json.loads(file.read_text())
+        if file.stem.startswith("retrained"):
+            asked = own["measured"]["asked"]["real authors"]
+            asked["rouge"] = [0.0 for _ in asked["rouge"]]
+        (tmp_path / file.relative_to(results)).write_text(json.dumps(own), encoding="utf-8")
+    table = build_tofu_table(tmp_path, resamples=20)
+    assert {own["utility_share"] for own in table["rows"]} == {None}
+    assert table["bars"]["reached"] == []
+    assert (
+        next(line for line in tofu_markdown(table).splitlines() if line.startswith("| base |")).split("|")[9] == " - "
+    )
+
+
 def test_a_planted_over_forgotten_model_is_flagged(results: Path, tmp_path: Path) -> None:
     """The forget records' scores under a retrained model, put far below everything never seen."""
     (tmp_path / "rows").mkdir()

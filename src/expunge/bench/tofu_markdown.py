@@ -97,9 +97,10 @@ def _line(row: dict[str, Any]) -> str:
     said = "; ".join(f"{flag}: {sum(flag in own for own in row['flags'])} of {len(row['flags'])}" for flag in flags)
     steps = [] if cost is None else zip(row["kept_step"], row["steps"], strict=True)
     kept = ", ".join(f"{'-' if step is None else step}/{last}" for step, last in steps) or "-"
+    share = "-" if row["utility_share"] is None else f"{row['utility_share']:.1%}"
     return "| " + " | ".join([
         row["kind"], seeds, _interval(row["probability"], 2), _interval(row["rouge"], 2), _interval(row["truth"], 2),
-        _interval(row["distance"], 2), ps, _interval(row["utility"], 3), f"{row['utility_share']:.1%}", said or "no", kept,
+        _interval(row["distance"], 2), ps, _interval(row["utility"], 3), share, said or "no", kept,
         "-" if cost is None else f"{cost['ratio']:.1%}",
     ]) + " |"  # fmt: skip
 

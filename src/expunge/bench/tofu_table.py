@@ -103,9 +103,9 @@ def build_tofu_table(results: Path, *, resamples: int = 1000) -> dict[str, Any]:
     kinds = dict.fromkeys(model.row["kind"] for model in models if "kind" in model.row)
     rows = [_figures(kind, [m for m in models if m.row.get("kind") == kind], retrained, resamples) for kind in kinds]
     between = [_against(one, other) for i, one in enumerate(retrained) for other in retrained[i + 1 :]]
-    whole = {row["kind"]: row for row in rows}
+    whole = next(row["utility"]["value"] for row in rows if row["kind"] == "retrained")
     for row in rows:
-        row["utility_share"] = row["utility"]["value"] / whole["retrained"]["utility"]["value"]
+        row["utility_share"] = row["utility"]["value"] / whole if whole > 0 else None
     table = {
         "game": game, "rows": sorted(rows, key=_order), "between": between,
         "failed": {row["row"]: row["failed"] for row in stored if "failed" in row},
@@ -223,6 +223,7 @@ def _bars(table: dict[str, Any]) -> dict[str, Any]:
             row["kind"]
             for row in methods
             if min(row["p"]) > LIKE and (widest is not None and row["distance"]["value"] <= widest)
+            and row["utility_share"] is not None
             and row["utility_share"] >= LEAST_UTILITY
         ],
     }  # fmt: skip
