@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from expunge.config import TrainingConfig
 from expunge.errors import NonFiniteLossError
 from expunge.fit import arguments
-from expunge.in_turns import give_back_freed, turns_of
+from expunge.in_turns import turns_of
 from expunge.methods.deepcut import DeepCUT
 from expunge.methods.dpo import DPO
 from expunge.methods.gradient_difference import GradientDifference
@@ -99,22 +97,6 @@ def test_activations_are_those_of_one_group(tmp_path: Path) -> None:
     apart, together = trainer(tmp_path / "a", NPO()), trainer(tmp_path / "b", NPO())
     together._turns = None
     assert activations(apart) < 0.6 * activations(together)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="asks glibc, and reads /proc")
-def test_what_was_freed_is_the_systems_again() -> None:
-    """8,000 pieces of 20 kB, of which every eighth stays, so that what is freed does not lie at the end of the heap."""
-
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    pieces = [torch.ones(5000) for _ in range(8000)]
-    stays = pieces[::8]
-    del pieces
-    before = resident()
-    give_back_freed()
-    assert resident() < before - 80e6
-    assert len(stays) == 1000
 
 
 def test_a_part_that_is_not_finite_is_told_with_the_others(tmp_path: Path) -> None:

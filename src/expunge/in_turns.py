@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from expunge.retain_term import TwoParts
 from expunge.step import Scores, Step
 from expunge.step_batches import Parts
 
-__all__ = ["give_back_freed", "in_turns", "turns_of"]
+__all__ = ["in_turns", "turns_of"]
 
 
 def turns_of(method: Method, *, of_tokens: bool, micro_batches: int) -> TwoParts | None:
@@ -59,19 +58,4 @@ def in_turns(
     if part.requires_grad:
         with torch.autocast(part.device.type, enabled=False):
             backward(part)
-        if part.device.type == "cpu":
-            give_back_freed()
     return {**method.retaining(step_of(run((None, retain, None)))), "forget": part.detach()}
-
-
-def give_back_freed() -> None:
-    """Let the system have what this process has freed, where its C library can be asked to (glibc).
-
-    Activations are freed in pieces between what stays, such as gradients, and glibc keeps them for later pieces, which may not
-    fit: with a small model that made up a fifth of the peak.
-    """
-    import ctypes
-
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
