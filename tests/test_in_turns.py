@@ -123,17 +123,17 @@ class Meeting(NPO):
 
 
 @pytest.mark.parametrize(
-    ("method", "of_tokens", "micro_batches"),
+    ("method", "of_tokens", "whole"),
     [
-        (NPO(), False, 1),
-        (NPO(), True, 2),
-        (NPO(retain="none"), True, 1),
-        (DeepCUT(), True, 1),
-        (Counting(), True, 1),
-        (Meeting(), True, 1),
+        (NPO(), False, True),
+        (NPO(), True, False),
+        (NPO(retain="none"), True, True),
+        (DeepCUT(), True, True),
+        (Counting(), True, True),
+        (Meeting(), True, True),
     ],
     ids=["classes", "micro-batches", "one group", "parts that meet", "counts of the whole step", "a loss of its own"],
 )
-def test_else_it_is_one_pass(method: Any, of_tokens: bool, micro_batches: int) -> None:
-    assert turns_of(method, of_tokens=of_tokens, micro_batches=micro_batches) is None
-    assert turns_of(NPO(), of_tokens=True, micro_batches=1) == NPO()
+def test_else_it_is_one_pass(method: Any, of_tokens: bool, whole: bool) -> None:
+    assert turns_of(method, of_tokens=of_tokens, whole=whole) is None
+    assert turns_of(NPO(), of_tokens=True, whole=True) == NPO()

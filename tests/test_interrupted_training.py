@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -175,6 +176,21 @@ def test_sisa_does_not_train_a_finished_stage_again(
     with stages_trained(monkeypatch) as trained:
         carried_out(ensemble, tmp_path / "third" / "erased")
     assert trained == [(1, 2)], "three of four were there"
+
+
+def test_a_stage_that_cannot_be_read_is_trained_again(
+    ensemble: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried_out(ensemble, tmp_path / "whole")
+    out = tmp_path / "again" / "erased"
+    interrupted_once(monkeypatch, ensemble, out, Shards, "_train_stage", 4)
+    file = next((folder_of(out) / "ensemble-0").rglob("shard-0/stage-2/*.safetensors"))
+    os.truncate(file, file.stat().st_size // 2)
+    with stages_trained(monkeypatch) as trained:
+        carried_out(ensemble, out)
+    assert trained == [(0, 2), (1, 2)]
+    first, second = ({sha256_of(f) for f in folder.rglob("*.safetensors")} for folder in (tmp_path / "whole", out))
+    assert first == second
 
 
 def test_a_full_disk_leaves_sisas_finished_stages(

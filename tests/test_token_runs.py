@@ -222,7 +222,7 @@ def test_rmu_runs_no_further_than_its_layer_and_changes_no_other(folder: Path, t
 
 def test_no_array_over_all_units_and_the_vocabulary(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for the logits of three units, no part is larger, and loss and gradient are those of the whole."""
-    from expunge import token_head
+    from expunge import token_head, token_sums
 
     def gradient() -> tuple[float, dict[str, torch.Tensor]]:
         model = own_model(folder).double()
@@ -232,16 +232,17 @@ def test_no_array_over_all_units_and_the_vocabulary(folder: Path, monkeypatch: p
 
     whole, of_whole = gradient()
     seen: list[int] = []
-    original = token_head.TokenHead.logits
+    original = token_sums._logits
 
-    def watched(self: Any, hidden: torch.Tensor) -> torch.Tensor:
+    def watched(head: Any, hidden: torch.Tensor) -> torch.Tensor:
         seen.append(len(hidden))
-        return original(self, hidden)
+        return original(head, hidden)
 
     monkeypatch.setattr(token_head, "_ENTRIES", 3 * 259)
-    monkeypatch.setattr(token_head.TokenHead, "logits", watched)
+    monkeypatch.setattr(token_sums, "_logits", watched)
     part, of_part = gradient()
     assert max(seen) == 3
+    assert len(seen) > 8, "the forget records' and the retained ones'"
     assert part == pytest.approx(whole, abs=1e-9)
     assert all(torch.allclose(of_whole[name], of_part[name], atol=1e-9) for name in of_whole)
 

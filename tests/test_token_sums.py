@@ -111,6 +111,18 @@ def test_weights_shared_with_the_embedding_get_both_gradients() -> None:
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize(
+    "value", [lambda *given: label_logp(*given).sum(), lambda h, x, y: cross_entropy(h, (x, None), y)]
+)
+def test_a_second_backward_pass_is_refused(value: Callable[..., Tensor]) -> None:
+    """What it would need was given away with the first."""
+    head, hidden, labels = made()
+    found = value(head, hidden, labels)
+    torch.autograd.grad(found, hidden, retain_graph=True)
+    with pytest.raises(RuntimeError, match="for one backward pass"):
+        torch.autograd.grad(found, hidden)
+
+
 def test_without_units_all_is_zero() -> None:
     head, hidden, labels = made()
     value, terms = summed(head, lambda logits, labels: logits[:, 0], hidden[:0], labels[:0])

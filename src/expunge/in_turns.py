@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expunge import processes
 from expunge.gathering import Outputs
 from expunge.methods.base import Method
 from expunge.retain_term import TwoParts
@@ -18,17 +17,22 @@ from expunge.step_batches import Parts
 __all__ = ["in_turns", "turns_of"]
 
 
-def turns_of(method: Method, *, of_tokens: bool, micro_batches: int) -> TwoParts | None:
+def turns_of(method: Method, *, of_tokens: bool, whole: bool) -> TwoParts | None:
     """The method where its steps are taken in two turns; None where they are one pass.
 
     Classifiers' steps are short, and quicker in one pass; a step of several micro-batches, or of several processes, holds the
-    activations of a part of its records already. Nor a method that looks at the whole step all the same.
+    activations of a part of its records already. Nor a method that looks at the whole step all the same, or stops halfway.
+
+    Args:
+        method: The method.
+        of_tokens: Whether units are tokens.
+        whole: Whether a step is one micro-batch of one process.
     """
-    if not isinstance(method, TwoParts) or method.retain == "none":
+    if not isinstance(method, TwoParts) or method.retain == "none" or any(n.endswith(".layer") for n in method.reads):
         return None
     own = type(method)
     apart = own.loss is TwoParts.loss and own.counts is Method.counts
-    return method if apart and of_tokens and micro_batches == 1 and processes.count() == 1 else None
+    return method if apart and of_tokens and whole else None
 
 
 def in_turns(

@@ -57,6 +57,11 @@ class SharedTrainer(Trainer):
         self.given.to("cpu")  # between two looks the device holds the parts alone
 
     @property
+    def alone(self) -> bool:
+        """Whether this is the one process, whose backward passes take gradients and no more (DeepSpeed's make a step)."""
+        return processes.count() == 1 and self.accelerator.distributed_type == "NO"
+
+    @property
     def running(self) -> Any:
         """The model whose forward pass a step calls."""
         return self.model_wrapped if processes.count() == 1 else self.model

@@ -21,6 +21,9 @@ _KEPT = 2**26
 """Probabilities kept for the gradient at most: 256 MiB in float32. What lies beyond is made again."""
 
 
+_ONCE = "terms over tokens keep what their gradient needs for one backward pass; take them anew for another."
+
+
 def made_once(head: Any) -> bool:
     """Whether the head's logits hang on its inputs and on a plain linear layer's parameters alone, as is asked for here."""
     module = getattr(head, "module", None)
@@ -147,7 +150,15 @@ class _Gradients:
                 bias += moved.sum(dim=0)
 
     def taken(self, times: Tensor | None = None) -> list[Tensor | None]:
-        """The sums, multiplied; they are given once, since they are large."""
+        """The sums, multiplied; they are given once, since they are large.
+
+        Raises:
+            RuntimeError: It is asked for a second time, by a second backward pass.
+        """
+        if not self._sums:
+            raise RuntimeError(
+                "sums over tokens keep their gradient for one backward pass; take them anew for another."
+            )
         found, self._sums = self._sums, []
         if times is not None:
             for gradient in found:
@@ -177,6 +188,8 @@ class _LabelLogp(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if ctx.probabilities is None:
+            raise RuntimeError(_ONCE)
         hidden, labels = ctx.saved_tensors
         sums = _Gradients(ctx.head, hidden, [ctx.needs_input_grad[1], *ctx.needs_input_grad[3:]])
         for place, part in enumerate(_parts(ctx.head, hidden)):
@@ -189,5 +202,6 @@ class _LabelLogp(torch.autograd.Function):
                 kept.mul_(-own).scatter_add_(1, labels[part, None], own)
                 sums.add(part, kept)
             ctx.probabilities[place] = None, None
+        ctx.probabilities = None
         of_hidden, *of_own = sums.taken()
         return None, of_hidden, None, *of_own

@@ -1,4 +1,4 @@
-"""`transformers.Trainer` for unlearning: one forward of forget views and retained partners, parts logged."""
+"""`transformers.Trainer` for unlearning: forget views and retained partners in one pass, or in two turns; parts logged."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class UnlearnTrainer(ResumableUnlearning, SharedTrainer):
         )  # fmt: skip
         self.history: list[dict[str, float]] = []
         self._cached: list[tuple[Any, list[Tensor | None]]] = []
-        self._turns = turns_of(method, of_tokens=task.of_tokens, micro_batches=self._micro_batches)
+        self._turns = turns_of(method, of_tokens=task.of_tokens, whole=self.alone and self._micro_batches == 1)
         records = {"forget": forget, "retain": retain, **({} if alternate is None else {"alternate": alternate})}
         self._layer, self._share = end_of_pass(method, model)
         self._reference = referred(

@@ -182,7 +182,7 @@ class Assets:
         `scores` are those of all forget and all dev records under the model, where they are known, as in `expunge run`.
 
         Raises:
-            NonFiniteLossError: The loss became NaN or infinite.
+            DivergedError: The loss, or what the model says, became NaN or infinite.
         """
         recipe, _ = self.recipe()
         ids = self.split.train.ids

@@ -22,7 +22,7 @@ from expunge.bench.matrix import weights_hash
 from expunge.bench.rows import locked_in, make_rows
 from expunge.bench.tofu_data import read_tofu
 from expunge.bench.tofu_models import TofuModels, Unlearned
-from expunge.errors import NonFiniteLossError, Problem, UsageError
+from expunge.errors import DivergedError, Problem, UsageError
 from expunge.fit import device
 from expunge.folders import size_of, whole_file, whole_folder
 from expunge.head import head_of
@@ -179,7 +179,7 @@ def _row(game: _Game, name: str) -> dict[str, Any]:
                 models.task.auto_class,
             )  # fmt: skip
             found = models.unlearned(start_from, game.trial(method), asked, left, int(seed))
-    except NonFiniteLossError as error:
+    except DivergedError as error:
         return {**common, "failed": str(error)}
     place = game.folder(name)
     groups = {"asked": f"asked {number}", "rest": "rest", "real authors": "real authors", "world facts": "world facts"}

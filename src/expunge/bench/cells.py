@@ -16,7 +16,7 @@ from expunge.bench.config import Trial
 from expunge.bench.datasets import Request, random_request
 from expunge.bench.measuring import measured, rounded
 from expunge.bench.probing import probed
-from expunge.errors import NonFiniteLossError
+from expunge.errors import DivergedError
 from expunge.folders import whole_file
 from expunge.methods.sisa import Sisa
 from expunge.record import environment
@@ -55,7 +55,7 @@ def run_cell(assets: Assets, request: Request, name: str, seed: int) -> dict[str
         start = time.perf_counter()
         try:
             outcomes.append(_unlearn(assets, part, trial, seed))
-        except NonFiniteLossError as error:
+        except DivergedError as error:
             return {**cell, "failed": f"request {number + 1}: {error}" if request.parts else str(error)}
         seconds += time.perf_counter() - start
         groups = {**assets.groups(request), "forget": assets.encoded("train", part.forget)}
@@ -137,7 +137,7 @@ def _tried(assets: Assets, trial: Trial) -> dict[str, Any]:
     request = random_request(assets.split, max(matrix.fractions), seed=matrix.tuning_seed, name="tuning")
     try:
         outcome = _unlearn(assets, request, trial, matrix.seeds[0])
-    except NonFiniteLossError as error:
+    except DivergedError as error:
         return {**trial.values(), "distance": None, "failed": str(error)}
     checks = [Check(**check) for check in outcome.log["checks"]]
     kept = best(checks)

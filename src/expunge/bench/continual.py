@@ -19,7 +19,7 @@ from expunge.bench.in_a_row import before, detected, rows_asked
 from expunge.bench.kinds import same_kind
 from expunge.bench.matrix import weights_hash
 from expunge.bench.rows import cost, make_rows
-from expunge.errors import NonFiniteLossError, Problem, UsageError
+from expunge.errors import DivergedError, Problem, UsageError
 from expunge.folders import size_of, whole_file, whole_folder
 from expunge.methods.retrain import Retrain
 from expunge.methods.sisa import Sisa
@@ -180,7 +180,7 @@ def _row(assets: _Assets, name: str) -> dict[str, Any]:
                 assets.task.auto_class,
             )  # fmt: skip
             outcome = assets.unlearned(start_from, request.forget, request.retain, trial, int(seed))
-        except NonFiniteLossError as error:
+        except DivergedError as error:
             return {**common, "failed": str(error)}
         model, log, passes, checks = outcome.model, outcome.log, outcome.passes, outcome.check_passes
     seconds = time.perf_counter() - start

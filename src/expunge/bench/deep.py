@@ -22,7 +22,7 @@ from expunge.deep.fact_file import FactFile
 from expunge.deep.measures import depth
 from expunge.deep.plan import forget_the_closure
 from expunge.deep.reading import read_knowledge
-from expunge.errors import NonFiniteLossError, Problem, UsageError
+from expunge.errors import DivergedError, Problem, UsageError
 from expunge.folders import whole_file
 from expunge.models import inspect_folder, load_tokenizer
 
@@ -120,7 +120,7 @@ def _row(models: DeepModels, name: str, asked: tuple[str, str, int] | None) -> d
     failed = {}
     try:
         models.unlearn(model, trial, forget, look)
-    except NonFiniteLossError as error:
+    except DivergedError as error:
         failed = {"failed": str(error)}
     return {
         **common, "method": method, "scope": scope, "target": facts.name(target), "relation": facts.base.facts[target].relation,

@@ -135,7 +135,7 @@ class DeepModels:
         """Unlearn facts in place, looking on the way.
 
         Raises:
-            NonFiniteLossError: The loss was.
+            DivergedError: The loss was, or what the model says.
         """
         chosen = set(forget)
         parts = [i for i in range(len(self.questions)) if i not in chosen]

@@ -18,7 +18,7 @@ from transformers import AutoModel
 from expunge.bench.assets import Assets
 from expunge.bench.config import Trial
 from expunge.bench.lira_config import Game
-from expunge.errors import NonFiniteLossError, Problem, UsageError
+from expunge.errors import DivergedError, Problem, UsageError
 from expunge.fit import device
 from expunge.folders import whole_arrays, whole_folder
 from expunge.models import load_model
@@ -249,7 +249,7 @@ class Shadows:
         start = time.perf_counter()
         try:
             outcome = assets.unlearned(model, forget, retain, trial, self.game.seed + number)
-        except NonFiniteLossError as error:
+        except DivergedError as error:
             nothing = np.full(len(self.design.targets), np.nan)
             return Played(nothing, float("nan"), time.perf_counter() - start, float("nan"), failed=str(error))
         took = time.perf_counter() - start

@@ -18,7 +18,7 @@ from expunge.bench.rows import locked_in, make_rows
 from expunge.bench.tofu_config import TofuConfig
 from expunge.bench.tofu_data import GROUPS, TofuData, read_tofu
 from expunge.bench.tofu_models import TofuModels
-from expunge.errors import NonFiniteLossError, Problem, UsageError
+from expunge.errors import DivergedError, Problem, UsageError
 from expunge.folders import whole_file
 from expunge.models import inspect_folder, load_tokenizer
 from expunge.scoring import ScoreTable
@@ -107,7 +107,7 @@ def _row(models: TofuModels, name: str) -> dict[str, Any]:
         return {**common, "measured": _measured(models, models.retrained(int(seed)))}
     try:
         model, more = _unlearned(models, kind, int(seed))
-    except NonFiniteLossError as error:
+    except DivergedError as error:
         return {**common, "settings": models.config.methods[kind].values(), "failed": str(error)}
     return {**common, **more, "measured": _measured(models, model)}
 

@@ -9,6 +9,7 @@ round differently on memory laid out otherwise).
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from expunge.config import Recipe
@@ -151,8 +153,9 @@ class Shards:
         spent = []
         for stage in range(first, self.plan.slices + 1):
             spent.append(self.plan.visits(counts, stage))
-            if (made := place / stage_folder(shard, stage)).is_dir():  # by an earlier process of this run
-                model = self.read(shard, made).to(device)
+            made = place / stage_folder(shard, stage)
+            if (kept := self._kept(shard, made)) is not None:  # by an earlier process of this run
+                model = kept.to(device)
                 advance(spent[-1])
                 continue
             chosen = self.plan.members(shard, stage, ids)
@@ -161,6 +164,16 @@ class Shards:
             with whole_folder(made) as beside:
                 self.write(model, beside)
         return spent
+
+    def _kept(self, shard: int, made: Path) -> Any | None:
+        """A stage as it was left, where it is there; one that cannot be read is removed."""
+        if not made.is_dir():
+            return None
+        try:
+            return self.read(shard, made)
+        except (UsageError, SafetensorError, OSError):
+            shutil.rmtree(made)
+            return None
 
     def _train_stage(
         self, model: Any, shard: int, stage: int, task: Any, records: Encoded, ids: Sequence[str],
