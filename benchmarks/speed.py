@@ -4,6 +4,8 @@ The least is one bare forward and backward pass with the model's own loss and Ad
 views of records included, without clipping, bookkeeping or padding. Trainer and bare step take turns in one process, on the
 same weights and optimizer; the first two of each are left out, and of a last one floating-point operations are counted. Prints
 a JSON line a row, then a table.
+
+`--turns` times steps in two turns (`expunge.in_turns`) beside the same steps in one pass instead.
 """
 
 from __future__ import annotations
@@ -80,6 +82,25 @@ def measured(name: str, repeats: int, precision: str, batch: int | None) -> dict
     }  # fmt: skip
 
 
+def turns_beside_one_pass(name: str, repeats: int) -> dict[str, Any]:
+    """A row: steps in two turns beside steps in one pass, every other step of one training."""
+    make, method, retain, _ = ROWS[name]
+    kept: list[Any] = []
+
+    def between(trainer: Any, number: int) -> None:
+        kept.append(trainer._turns)
+        trainer._turns = kept[0] if number % 2 == 0 else None
+
+    took, before, _ = workloads.timed_steps(make(), method, steps=2 * (repeats + 1), retain=retain, between=between)
+    if kept[0] is None:
+        raise SystemExit(f"{name} takes no turns.")
+    found = side_by_side(took[2::2], took[3::2])  # the first of each is left out
+    return {
+        "name": f"{name}, in two turns", **found, "precision": "float32",
+        "before_first_step": round(before.wall, 2), "machine": machine(torch.get_num_threads()),
+    }  # fmt: skip
+
+
 def _parts(work: workloads.Workload, method: Any) -> list[range]:
     forget = work.batch * getattr(method, "views", 1)
     return [range(forget), range(work.batch * getattr(method, "retain_ratio", 1))]
@@ -91,6 +112,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=None, help="forget records a step, in place of 32 and 8")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--turns", action="store_true", help="steps in two turns beside steps in one pass")
     parser.add_argument("--json", type=Path, default=None, help="file that rows are put into, beside those in it")
     given = parser.parse_args()
     asked = [name for name in ROWS if not given.rows or any(name.startswith(row) for row in given.rows)]
@@ -98,13 +120,18 @@ def main() -> None:
         parser.error(f"there is no such row: {', '.join(given.rows)}")
     made = []
     for name in asked:
-        made.append(measured(name, given.repeats, given.precision, given.batch))
+        made.append(
+            turns_beside_one_pass(name, given.repeats)
+            if given.turns
+            else measured(name, given.repeats, given.precision, given.batch)
+        )
         print(json.dumps(made[-1]), flush=True)
         if given.json:
             kept = json.loads(given.json.read_text(encoding="utf-8")) if given.json.is_file() else []
-            others = [row for row in kept if (row["name"], row["precision"]) != (name, given.precision)]
+            own = made[-1]["name"], given.precision
+            others = [row for row in kept if (row["name"], row["precision"]) != own]
             whole_file(given.json, json.dumps([*others, made[-1]], indent=1) + "\n")
-    print("\n" + markdown(made, ("a step", "bare")))
+    print("\n" + markdown(made, ("two turns", "one pass") if given.turns else ("a step", "bare")))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from expunge import cli
+from conftest import call
 from expunge.testing import byte_tokenizer, tiny_causal, toy_answers
 
 Row = dict[str, Any]
@@ -34,18 +34,17 @@ def jsonl(path: Path, rows: list[Row]) -> Path:
 
 
 def checked(
-    folder: Path, tmp: Path, monkeypatch: pytest.MonkeyPatch, *more: str, rows: list[Row] = ROWS, held: list[Row] = HELD,
+    folder: Path, tmp: Path, *more: str, rows: list[Row] = ROWS, held: list[Row] = HELD,
     ids: str = "q000\nq001\n", method: str = "npo",
-) -> int:  # fmt: skip
+) -> tuple[int, str]:  # fmt: skip
+    """Exit code of `expunge check`, and what it says on stderr, in one line."""
     (tmp / "ids.txt").write_text(ids, encoding="utf-8")
     words = [
-        "expunge", "check", "--model", str(folder), "--data", str(jsonl(tmp / "train.jsonl", rows)), "--held-out",
+        "check", "--model", str(folder), "--data", str(jsonl(tmp / "train.jsonl", rows)), "--held-out",
         str(jsonl(tmp / "held.jsonl", held)), "--id", "id", "--forget", str(tmp / "ids.txt"), "--method", method, *more,
     ]  # fmt: skip
-    monkeypatch.setattr("sys.argv", words)
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    return int(caught.value.code or 0)
+    code, _, error = call(words)
+    return code, " ".join(error.split())
 
 
 def with_row(**changes: Any) -> dict[str, Any]:
@@ -92,10 +91,10 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_is_refused_with_the_way_out(name: str, folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_it_is_refused_with_the_way_out(name: str, folder: Path, tmp_path: Path) -> None:
     changes, more, words = CASES[name]
-    assert checked(folder, tmp_path, monkeypatch, *more, **changes) == 2
-    said = " ".join(capsys.readouterr().err.split())
+    code, said = checked(folder, tmp_path, *more, **changes)
+    assert code == 2
     assert all(word in said for word in words), said
     assert "Traceback" not in said
 
@@ -136,23 +135,20 @@ MODELS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_or_tokenizer_that_will_not_do(name: str, folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_model_or_tokenizer_that_will_not_do(name: str, folder: Path, tmp_path: Path) -> None:
     import shutil
 
     change, words = MODELS[name]
     shutil.copytree(folder, tmp_path / "model")
     change(tmp_path / "model")
-    assert checked(tmp_path / "model", tmp_path, monkeypatch) == 2
-    said = " ".join(capsys.readouterr().err.split())
+    code, said = checked(tmp_path / "model", tmp_path)
+    assert code == 2
     assert all(word in said for word in words), said
     assert "Traceback" not in said
 
 
-def test_what_is_right_passes(folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    assert (
-        checked(
-            folder, tmp_path, monkeypatch, "--template", r"Question: {prompt}\nAnswer: {answer}", "--max-length", "64"
-        )
-        == 0
-    )
-    assert "Traceback" not in capsys.readouterr().err
+def test_what_is_right_passes(folder: Path, tmp_path: Path) -> None:
+    more = ("--template", r"Question: {prompt}\nAnswer: {answer}", "--max-length", "64")
+    code, said = checked(folder, tmp_path, *more)
+    assert code == 0
+    assert "Traceback" not in said

@@ -70,40 +70,16 @@ def chain(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Chain:
     everyone = [row["id"] for row in rows_of(job.train)]
     ids = [everyone[:24], everyone[24:44], everyone[44:56]]
     folders, printed, model = [], [], job.model
-    with pytest.MonkeyPatch.context() as patch:
-        capture = Captured(patch)
-        for number, (asked, method) in enumerate(
-            zip(ids, ("gradient-difference", "deepcut", "finetune"), strict=True), 1
-        ):
-            request, out = folder / f"ids-{number}.txt", folder / f"erased-{number}"
-            request.write_text("\n".join(asked), encoding="utf-8")
-            words = job.flags(model=model, forget=request, method=method, out=out, sign=private)
-            code, said, error = capture.run(["run", *words, *SETS])
-            assert code == 0, error
-            folders.append(out)
-            printed.append((said, error))
-            model = out
+    for number, (asked, method) in enumerate(zip(ids, ("gradient-difference", "deepcut", "finetune"), strict=True), 1):
+        request, out = folder / f"ids-{number}.txt", folder / f"erased-{number}"
+        request.write_text("\n".join(asked), encoding="utf-8")
+        words = job.flags(model=model, forget=request, method=method, out=out, sign=private)
+        code, said, error = call(["run", *words, *SETS])
+        assert code == 0, error
+        folders.append(out)
+        printed.append((said, error))
+        model = out
     return Chain(folders, ids, private, public, stranger, printed)
-
-
-class Captured:
-    """Runs the command line in this process, where no `capsys` can be had."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.patch = patch
-
-    def run(self, words: list[str]) -> tuple[int, str, str]:
-        import contextlib
-        import io
-        import sys
-
-        from expunge import cli
-
-        self.patch.setattr(sys, "argv", ["expunge", *words])
-        out, error = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error), pytest.raises(SystemExit) as ended:
-            cli.main()
-        return int(ended.value.code or 0), out.getvalue(), error.getvalue()
 
 
 # --- what a link is ---------------------------------------------------------------------------------------------------

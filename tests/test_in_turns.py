@@ -30,8 +30,11 @@ TASK = Generation(byte_tokenizer(), 64, tuple(map(str, range(259))), "{prompt} {
 ROWS = toy_answers(24)
 
 
-def trainer(place: Path, method: Any, model: Any = None) -> UnlearnTrainer:
-    args = arguments(str(place), 0, TrainingConfig(learning_rate=1e-3), per_device_train_batch_size=4, max_steps=3)
+def trainer(place: Path, method: Any, model: Any = None, micro_batches: int = 1) -> UnlearnTrainer:
+    args = arguments(
+        str(place), 0, TrainingConfig(learning_rate=1e-3), per_device_train_batch_size=4 // micro_batches, max_steps=3,
+        gradient_accumulation_steps=micro_batches,
+    )  # fmt: skip
     forget, retain = (
         TASK.encode_texts([(row["prompt"], row["answer"]) for row in rows]) for rows in (ROWS[:8], ROWS[8:])
     )
@@ -117,6 +120,11 @@ class Counting(NPO):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Halfway(NPO):
+    needs = frozenset({"forget.layer"})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Meeting(NPO):
     def loss(self, step: Any) -> dict[str, Any]:
         return {"both": sum(super().loss(step).values())}
@@ -131,9 +139,22 @@ class Meeting(NPO):
         (DeepCUT(), True, True),
         (Counting(), True, True),
         (Meeting(), True, True),
+        (Halfway(), True, True),
     ],
-    ids=["classes", "micro-batches", "one group", "parts that meet", "counts of the whole step", "a loss of its own"],
+    ids=[
+        "classes",
+        "a part of a step",
+        "one group",
+        "parts that meet",
+        "counts of the whole step",
+        "a loss of its own",
+        "states of a layer",
+    ],
 )
 def test_else_it_is_one_pass(method: Any, of_tokens: bool, whole: bool) -> None:
     assert turns_of(method, of_tokens=of_tokens, whole=whole) is None
     assert turns_of(NPO(), of_tokens=True, whole=True) == NPO()
+
+
+def test_micro_batches_are_no_turns(tmp_path: Path) -> None:
+    assert trainer(tmp_path, NPO(), micro_batches=2)._turns is None

@@ -186,9 +186,11 @@ def test_a_stage_that_cannot_be_read_is_trained_again(
     interrupted_once(monkeypatch, ensemble, out, Shards, "_train_stage", 4)
     file = next((folder_of(out) / "ensemble-0").rglob("shard-0/stage-2/*.safetensors"))
     os.truncate(file, file.stat().st_size // 2)
+    notes = Notes()
     with stages_trained(monkeypatch) as trained:
-        carried_out(ensemble, out)
+        carried_out(ensemble, out, notes)
     assert trained == [(0, 2), (1, 2)]
+    assert any("What an earlier process kept cannot be used, and is removed" in note for note in notes.said)
     first, second = ({sha256_of(f) for f in folder.rglob("*.safetensors")} for folder in (tmp_path / "whole", out))
     assert first == second
 

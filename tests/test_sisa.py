@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from conftest import call
 from expunge import AuditConfig, UsageError, unlearn
 from expunge.config import Recipe
 from expunge.errors import DivergedError
@@ -378,18 +379,13 @@ def test_taggers_too(place: Place, tmp_path: Path) -> None:
     assert weights(tmp_path / "erased") == weights(tmp_path / "fresh") != weights(tmp_path / "all")
 
 
-def test_from_the_shell(place: Place, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_from_the_shell(place: Place, tmp_path: Path) -> None:
     import pandas
 
-    from expunge import cli
-
-    def call(*words: object) -> str:
-        monkeypatch.setattr("sys.argv", ["expunge", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        shown = capsys.readouterr()
-        assert not end.value.code, shown.err
-        return shown.out
+    def said(*words: object) -> str:
+        code, out, error = call(list(map(str, words)))
+        assert code == 0, error
+        return out
 
     pandas.DataFrame(ROWS).to_csv(tmp_path / "train.csv", index=False)
     pandas.DataFrame(toy_records(40, seed=2)).to_csv(tmp_path / "test.csv", index=False)
@@ -398,7 +394,7 @@ def test_from_the_shell(place: Place, tmp_path: Path, monkeypatch, capsys) -> No
     for name, row in (("one", gone), ("two", following)):
         (tmp_path / f"{name}.txt").write_text(row["id"], encoding="utf-8")
     data = ("--data", tmp_path / "train.csv", "--id", "id", "--salt-file", place.salt)
-    shown = call(
+    shown = said(
         "train-sisa", "--base", place.base, *data, "--recipe", tmp_path / "recipe.toml", "--shards", 3, "--slices", 3,
         "--labels", ",".join(NAMES), "--out", tmp_path / "sisa",
     )  # fmt: skip
@@ -406,10 +402,10 @@ def test_from_the_shell(place: Place, tmp_path: Path, monkeypatch, capsys) -> No
     assert weights(tmp_path / "sisa") == weights(place.trained(ROWS))
     held_out = ("--held-out", tmp_path / "test.csv", "--set", 'audit.audits=["utility"]', "--set", "audit.bootstrap=20")
     ask = ("run", "--method", "sisa", *data, *held_out)
-    shown = call(*ask, "--model", tmp_path / "sisa", "--forget", tmp_path / "one.txt", "--out", tmp_path / "first")
+    shown = said(*ask, "--model", tmp_path / "sisa", "--forget", tmp_path / "one.txt", "--out", tmp_path / "first")
     assert "3 of 9 stages trained again" in shown
-    call(*ask, "--model", tmp_path / "first", "--forget", tmp_path / "two.txt", "--out", tmp_path / "second")
+    said(*ask, "--model", tmp_path / "first", "--forget", tmp_path / "two.txt", "--out", tmp_path / "second")
     assert weights(tmp_path / "second") == weights(place.trained(without(gone, following)))
-    call("audit", tmp_path / "second", "--forget", tmp_path / "two.txt", "--out", tmp_path / "audited")
+    said("audit", tmp_path / "second", "--forget", tmp_path / "two.txt", "--out", tmp_path / "audited")
     before, after = (json.loads((tmp_path / f / "record.json").read_text("utf-8")) for f in ("second", "audited"))
     assert before["measurements"] == after["measurements"]

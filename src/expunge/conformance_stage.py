@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expunge.halfway import layer_of, states_behind
+from expunge.halfway import end_of_pass, states_behind
 from expunge.head import head_of
 from expunge.methods.base import GROUPS, Method
 from expunge.preparation import Preparation, prepared_state
@@ -44,9 +44,7 @@ class Stage:
         self.records = {"forget": job.forget.take(self.order), "retain": job.retain}
         self.model = job.model(0).eval()
         self.head = head_of(self.model, job.task, job.retain)
-        self.layer = None
-        if any(need.endswith(".layer") for need in method.reads):
-            self.layer = layer_of(self.model, method.layer)  # pyright: ignore[reportAttributeAccessIssue]
+        self.layer, _ = end_of_pass(method, self.model)
         self.a_pass = -(-len(job.forget) // BATCH)
         before = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.state, alternate, _ = prepared_state(

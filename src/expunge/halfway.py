@@ -40,7 +40,7 @@ def end_of_pass(method: Any, model: Any) -> tuple[nn.Module | None, float]:
     Raises:
         UsageError: As `layer_of`.
     """
-    if not any(need.endswith(".layer") for need in method.reads):
+    if not method.halfway:
         return None, passes_of(model)
     return layer_of(model, method.layer), method.layer / model.config.num_hidden_layers
 

@@ -28,7 +28,7 @@ def turns_of(method: Method, *, of_tokens: bool, whole: bool) -> TwoParts | None
         of_tokens: Whether units are tokens.
         whole: Whether a step is one micro-batch of one process.
     """
-    if not isinstance(method, TwoParts) or method.retain == "none" or any(n.endswith(".layer") for n in method.reads):
+    if not isinstance(method, TwoParts) or method.retain == "none" or method.halfway:
         return None
     own = type(method)
     apart = own.loss is TwoParts.loss and own.counts is Method.counts

@@ -98,9 +98,13 @@ class PausedRun:
             try:
                 return place, Snapshot.read(place)
             except BrokenSnapshotError as error:
-                self._progress.note(f"What an earlier process kept cannot be used, and is removed: {error}")
-                shutil.rmtree(place, ignore_errors=True)
+                self.unusable(place, error)
         return None
+
+    def unusable(self, place: Path, error: Exception) -> None:
+        """Say that something kept cannot be gone on from, and remove it."""
+        self._progress.note(f"What an earlier process kept cannot be used, and is removed: {error}")
+        shutil.rmtree(place, ignore_errors=True)
 
     def keep(self, stage: str, number: int, snapshot: Snapshot) -> Path | None:
         """Write a snapshot whole, then remove older ones of its stage; None where that fails: the run goes on without.

@@ -20,7 +20,7 @@ def unshareable(config: RunConfig) -> list[Problem]:
         what = f"{name} cannot be shared among {processes.count()} processes: it trains models of its own"
         way_out = "Start it as one process, without torchrun or accelerate launch; methods with a loss can be shared."
         problems.append(Problem("method.name", what, way_out))
-    elif processes.sharded() and any(need.endswith(".layer") for need in method.reads):
+    elif processes.sharded() and method.halfway:
         what = f"{name} ends forward passes halfway, which FSDP cannot"
         way_out = "Start the processes without FSDP: torchrun alone, or accelerate launch --multi_gpu."
         problems.append(Problem("method.name", what, way_out))

@@ -19,8 +19,6 @@ __all__ = ["cross_entropy", "label_logp", "made_once", "summed"]
 
 _KEPT = 2**26
 """Probabilities kept for the gradient at most: 256 MiB in float32. What lies beyond is made again."""
-
-
 _ONCE = "terms over tokens keep what their gradient needs for one backward pass; take them anew for another."
 
 
@@ -109,8 +107,8 @@ class _Summed(torch.autograd.Function):
         sums = _Gradients(head, hidden, ctx.needs_input_grad[3:])
         terms = []
         for part in _parts(head, hidden):
+            logits = _logits(head, hidden[part]).requires_grad_(sums.wanted)
             with torch.enable_grad():
-                logits = _logits(head, hidden[part].detach()).detach().requires_grad_(sums.wanted)
                 found = function(logits, *(row[part] for row in rows))
                 whole = found.sum()
             terms.append(found.detach())
@@ -124,7 +122,7 @@ class _Summed(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, outer: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        return None, None, None, *ctx.sums.taken(outer)
+        return None, None, None, *(g if g is None else g.mul_(outer) for g in ctx.sums.taken())
 
 
 class _Gradients:
@@ -149,21 +147,15 @@ class _Gradients:
             if bias is not None:
                 bias += moved.sum(dim=0)
 
-    def taken(self, times: Tensor | None = None) -> list[Tensor | None]:
-        """The sums, multiplied; they are given once, since they are large.
+    def taken(self) -> list[Tensor | None]:
+        """The sums; they are given once, since they are large.
 
         Raises:
             RuntimeError: It is asked for a second time, by a second backward pass.
         """
         if not self._sums:
-            raise RuntimeError(
-                "sums over tokens keep their gradient for one backward pass; take them anew for another."
-            )
+            raise RuntimeError(_ONCE)
         found, self._sums = self._sums, []
-        if times is not None:
-            for gradient in found:
-                if gradient is not None:
-                    gradient.mul_(times)
         return found
 
 

@@ -151,8 +151,8 @@ class UnlearnTrainer(ResumableUnlearning, SharedTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         (model := self.running).train(getattr(self.method, "dropout", True))
-        if self._turns:
-            (run, step_of) = (partial(self._forward, model), lambda outputs: self._step([inputs], [outputs]))
+        if self._turns is not None:
+            run, step_of = partial(self._forward, model), lambda outputs: self._step([inputs], [outputs])
             return self._loss(in_turns(self._turns, inputs, run, step_of, self.accelerator.backward, self.watch), {})
         if not self._cached:
             return self._step_loss([inputs], [self._forward(model, inputs)])

@@ -135,7 +135,7 @@ class DeepModels:
         """Unlearn facts in place, looking on the way.
 
         Raises:
-            DivergedError: The loss was, or what the model says.
+            DivergedError: The loss, or what the model says, became NaN or infinite.
         """
         chosen = set(forget)
         parts = [i for i in range(len(self.questions)) if i not in chosen]

@@ -127,7 +127,7 @@ class TofuModels:
             seed: Seed of the run.
 
         Raises:
-            DivergedError: The loss was, or what the model says.
+            DivergedError: The loss, or what the model says, became NaN or infinite.
         """
         task, data, tofu = self.task, self.data, self.config.tofu
         groups = self.train.take(forget), self.train.take(retain)

@@ -162,6 +162,11 @@ class Method(Options):
         more = {"nll": {"retain.logits"}, "kl": {"retain.logits", "retain.reference"}}
         return self.needs | more.get(getattr(self, "retain", "none"), set())
 
+    @property
+    def halfway(self) -> bool:
+        """Whether its forward passes end behind the layer that the field `layer` names."""
+        return any(need.endswith(".layer") for need in self.reads)
+
     def misfits(self, model_config: Any) -> list[Problem]:
         """What keeps these settings from being used with a model, told before its weights load."""
         del model_config

@@ -83,7 +83,7 @@ def erase(
             with ensemble.progress.stage(name, planned[shard]) as advance:
                 spent = shards.train(
                     shard, stage, task=task, encoded=retain, ids=retain_ids, start=start, place=workspace,
-                    device=device, advance=advance,
+                    device=device, advance=advance, paused=paused,
                 )  # fmt: skip
             spend(sum(spent))
             passes[shard][stage - 1 :] = spent

@@ -9,7 +9,6 @@ round differently on memory laid out otherwise).
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -24,6 +23,7 @@ from expunge.config import Recipe
 from expunge.errors import DivergedError, Problem, UsageError
 from expunge.folders import whole_folder
 from expunge.models import head_sizes, load_model
+from expunge.paused import PausedRun
 from expunge.record import environment
 from expunge.sisa.manifest import Members
 from expunge.sisa.plan import Plan
@@ -127,6 +127,7 @@ class Shards:
         place: Path,
         device: Any,
         advance: Callable[[float], None] = lambda amount: None,
+        paused: PausedRun | None = None,
     ) -> list[int]:
         """Train the stages of a shard from `first` on and write a checkpoint after each; those that are there are read.
 
@@ -140,6 +141,7 @@ class Shards:
             place: Folder that gets ``shard-<n>/stage-<r>``.
             device: Where to train.
             advance: Called with the records of each step.
+            paused: The run whose folder `place` is in, where it is kept; its stages are then those of this run.
 
         Returns:
             Example-passes of each of these stages.
@@ -154,7 +156,7 @@ class Shards:
         for stage in range(first, self.plan.slices + 1):
             spent.append(self.plan.visits(counts, stage))
             made = place / stage_folder(shard, stage)
-            if (kept := self._kept(shard, made)) is not None:  # by an earlier process of this run
+            if (kept := self._kept(shard, made, paused)) is not None:
                 model = kept.to(device)
                 advance(spent[-1])
                 continue
@@ -165,14 +167,14 @@ class Shards:
                 self.write(model, beside)
         return spent
 
-    def _kept(self, shard: int, made: Path) -> Any | None:
-        """A stage as it was left, where it is there; one that cannot be read is removed."""
-        if not made.is_dir():
+    def _kept(self, shard: int, made: Path, paused: PausedRun | None) -> Any | None:
+        """A stage as an earlier process of this run left it, if it did; one that cannot be read is told, and removed."""
+        if paused is None or not made.is_dir():
             return None
         try:
             return self.read(shard, made)
-        except (UsageError, SafetensorError, OSError):
-            shutil.rmtree(made)
+        except (UsageError, SafetensorError, OSError) as error:
+            paused.unusable(made, error)
             return None
 
     def _train_stage(
