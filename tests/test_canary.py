@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import call
 from malformed_desk import Desk, jsonl, make_desk
-from test_history import Captured
 
 NAMES = ("Zyxwarble", "Quöntyx", "Brø“gglestrand", "Vlim\tpanzee")
 IDS = ("id-of-zyx-9c1f", "id-of-quø-77", "id-of-brø-5521", "id-of-vlim-31")
@@ -72,11 +72,10 @@ class Tree:
     given: Path
     written: Path
     desk: Desk
-    captured: Captured
     printed: list[str] = field(default_factory=list)
 
     def run(self, words: list[str], code: int = 0) -> str:
-        got, out, error = self.captured.run(words)
+        got, out, error = call(words)
         self.printed.append(out + error)
         assert got == code, error
         return out + error
@@ -110,7 +109,7 @@ def tree(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
-    yield Tree(given, written, desk, Captured(monkeypatch))
+    yield Tree(given, written, desk)
     root.setLevel(level)
     root.removeHandler(handler)
     handler.close()
