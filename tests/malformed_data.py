@@ -206,6 +206,7 @@ DATA: list[Bad] = [
     Bad("a mention of nothing", lambda d, t: d.run(t, forget=None, forget_mention=" \t"), ("' \\t'",), "Give a name"),
     Bad("a condition with code", lambda d, t: d.run(t, forget=None, forget_where="__import__('os').system('true')"),
         ("__import__",), "column == 'value'"),
+    Bad("a condition that writes", lambda d, t: d.run(t, forget=None, forget_where="label.to_csv('written.csv')"), (".to_csv",), "column == 'value'"),
     Bad("a label that no record has", rows(lambda own: [row.update(label="water") for row in own], forget=None, forget_label="music"),
         ('"music"', "no record"), "Name a class that is there"),
     # held-out
