@@ -186,6 +186,9 @@ def test_the_table_says_what_the_rows_hold(results: Path) -> None:
         ]
     expected = 0.0 if min(nine) == 0 else 9 / sum(1 / value for value in nine)
     assert rows["retrained"]["utility_each"][0] == pytest.approx(expected)
+    parts = rows["base"]["utility_parts"].values()
+    assert (0.0 if min(parts) == 0 else scipy_stats.hmean([*parts])) == pytest.approx(rows["base"]["utility_each"][0])
+    assert list(rows["base"]["utility_parts"])[3:5] == ["real authors: probability", "real authors: ROUGE-L"]
     assert [own["kind"] for own in table["rows"]].count("npo") == 1
     assert table["between"][0]["distance"] == pytest.approx(
         scipy_stats.ks_2samp(ratios("retrained-0"), ratios("retrained-1")).statistic
@@ -198,6 +201,7 @@ def test_over_forgetting_is_flagged_and_so_is_what_stayed(results: Path) -> None
     assert all(any("remembered" in flag for flag in flags) for flags in rows["original"]["flags"])
     text = tofu_markdown(build_tofu_table(results, resamples=20))
     assert "remembered (loss): 2 of 2" in text
+    assert "| real authors: ROUGE-L |" in text
     assert "| ascent | 0, 1 |" in text
     assert str(results) not in text
 

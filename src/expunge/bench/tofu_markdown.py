@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from expunge.bench.tofu_table import ATTACKS, LEAST_UTILITY, LIKE, POWER, build_tofu_table
+from expunge.bench.tofu_table import ATTACKS, LEAST_UTILITY, LIKE, POWER, UTILITY_PARTS, build_tofu_table
 from expunge.folders import whole_file
 
 __all__ = ["tofu_markdown", "write_tofu_table"]
@@ -62,6 +62,16 @@ def tofu_markdown(table: dict[str, Any]) -> str:
             f"- Forget quality above {LIKE} in every seed, distance no larger than the largest between two retrained models "
             f"({widest:.3f}), utility at least {LEAST_UTILITY:.0%} of theirs: {reached}."
         )
+    lines += [
+        "", "## Utility in parts", "",
+        "Its nine scores, means over seeds, and the utility of each seed: a harmonic mean hangs on the least of them.", "",
+        f"| model | {' | '.join(UTILITY_PARTS)} | utility of each seed |",
+        f"|---|{'---|' * (len(UTILITY_PARTS) + 1)}",
+    ]  # fmt: skip
+    for row in table["rows"]:
+        cells = [f"{row['utility_parts'][name]:.3f}" for name in UTILITY_PARTS]
+        each = ", ".join(f"{value:.3f}" for value in row["utility_each"])
+        lines.append(f"| {row['kind']} | {' | '.join(cells)} | {each} |")
     lines += [
         "", "## Attacks and memory", "",
         "AUC of forget records over never-seen ones (0.5: not told apart; what retrained models have is right). **PrivLeak** "

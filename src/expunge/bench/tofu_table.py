@@ -17,7 +17,7 @@ from expunge.stats import Interval, auc, auc_interval, bootstrap, ks
 from expunge.token_attacks import priv_leak
 from expunge.token_metrics import forget_quality, model_utility, truth_ratio, truth_score
 
-__all__ = ["ATTACKS", "LEAST_UTILITY", "LIKE", "POWER", "build_tofu_table"]
+__all__ = ["ATTACKS", "LEAST_UTILITY", "LIKE", "POWER", "UTILITY_PARTS", "build_tofu_table"]
 
 Floats = NDArray[np.float64]
 
@@ -25,6 +25,8 @@ ATTACKS = ("loss", "zlib", "Min-K", "Min-K++", "reference")
 POWER, LIKE = 0.01, 0.05
 """The original's forget quality must lie below the first, a method's above the second."""
 LEAST_UTILITY = 0.95
+UTILITY_PARTS = tuple(f"{group}: {what}" for group in GROUPS[1:] for what in ("probability", "ROUGE-L", "truth score"))
+"""The nine scores of model utility."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ def _figures(kind: str, models: list[_Model], retrained: list[_Model], resamples
     utility = bootstrap(sizes, lambda picked: _utility(parts, picked), resamples=resamples)
     found["utility"] = _shown(utility)
     found["utility_each"] = [_utility([own], [np.arange(size) for size in sizes]) for own in parts]
+    means = np.array([_scores(own, [np.arange(size) for size in sizes]) for own in parts])
+    found["utility_parts"] = dict(zip(UTILITY_PARTS, means.mean(axis=0).tolist(), strict=True))
     others = [model for model in retrained if model not in models]
     tested = [[_against(model, other) for other in others] for model in models]
     found["distance"] = found["p"] = None
@@ -164,9 +168,12 @@ def _figures(kind: str, models: list[_Model], retrained: list[_Model], resamples
 
 def _utility(several: Sequence[Sequence[Floats]], picked: Sequence[NDArray[Any]]) -> float:
     """Mean over models of the harmonic mean of their nine scores, at these positions of each group."""
-    return float(np.mean([
-        model_utility([max(0.0, float(np.nanmean(part[picked[i // 3]]))) for i, part in enumerate(parts)]) for parts in several
-    ]))  # fmt: skip
+    return float(np.mean([model_utility(_scores(parts, picked)) for parts in several]))
+
+
+def _scores(parts: Sequence[Floats], picked: Sequence[NDArray[Any]]) -> list[float]:
+    """A model's nine scores, at these positions of each group."""
+    return [max(0.0, float(np.nanmean(part[picked[i // 3]]))) for i, part in enumerate(parts)]
 
 
 def _against(one: _Model, other: _Model) -> dict[str, float]:
