@@ -62,6 +62,13 @@ def linked(name: str) -> Words:
     return words
 
 
+def adapter_with_link(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    (folder / WEIGHTS).rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "x"}), encoding="utf-8")
+    (folder / "README.md").symlink_to(folder.parent / "secret")
+
+
 def index(shard: str) -> Words:
     """A run on a model whose weights are said to lie in a file."""
 
@@ -167,6 +174,8 @@ SETTINGS: list[Bad] = [
     Bad("a pickle named .safetensors", bytes_of_weights(lambda b: pickle.dumps({"x": 1})), ("cannot be loaded",), "save_pretrained"),
     Bad("weights linked to another folder", linked(WEIGHTS), (WEIGHTS, "elsewhere-"), "Copy the file"),
     Bad("a config linked to another folder", linked("config.json"), ("config.json", "elsewhere-"), "Copy the file"),
+    Bad("a secret linked from an adapter's folder", model(adapter_with_link), ("README.md", "secret"), "Copy the file"),
+    Bad("a link further down", model(lambda f: [(f / "more").mkdir(), (f / "more" / "x").symlink_to("/etc/hostname")]), ("more/x", "hostname"), "Copy the file"),
     Bad("a link to nowhere", model(lambda f: (f / "note.json").symlink_to("nowhere")), ("note.json", "nowhere"), "Copy the file"),
     Bad("a shard that is missing", index("model-1-of-1.safetensors"), ("model-1-of-1.safetensors",), "save_pretrained"),
     Bad("a shard outside the folder", index("../classifier/model.safetensors"), ("../classifier",), "save_pretrained"),

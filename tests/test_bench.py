@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -152,6 +155,38 @@ def test_who_has_the_results_need_not_retrain(bench, job: Job) -> None:
     assert all(np.array_equal(first[group].margins, again[group].margins) for group in first)
     assert first["forget"].layers is not None
     assert again["forget"].layers is None, "layers are too large to go with the results"
+
+
+def test_two_workers_that_share_the_same_scores_write_them_once(
+    bench, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from expunge.bench import assets as module
+
+    config = replace(bench.config, matrix=replace(bench.config.matrix, retrain_seeds=(7,)))
+    split = read_split("toy", config.data["toy"], bench.folder, config.matrix)
+    request = requests(split, config.data["toy"], config.matrix)[0]
+    tokenizer, work, shared = AutoTokenizer.from_pretrained(job.base), bench.folder / "work", bench.folder / "shared"
+
+    def worker(shared: Path | None) -> list[Any]:
+        assets = Assets("toy", split, config, str(job.base), "x", tokenizer, work, lambda _: None, shared)
+        return assets.retrained(request)[0]
+
+    worker(None)  # the scores are made; what is left to two workers is to share them
+    written: list[Path] = []
+    both_write, save = threading.Barrier(2), module._save
+
+    def slow(file: Path, tables: Any, **more: float) -> None:
+        written.append(file)
+        with suppress(threading.BrokenBarrierError):
+            both_write.wait(timeout=1)  # long enough for the other to begin, if nothing keeps it from that
+        save(file, tables, **more)
+
+    monkeypatch.setattr(module, "_save", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(worker, (shared, shared))
+    assert len(written) == 1
+    assert [path for path in shared.rglob("*") if path.is_file()] == written, "no lock lies beside the results"
+    assert np.array_equal(first[0]["forget"].margins, second[0]["forget"].margins)
 
 
 def test_without_dev_and_test_files_all_parts_are_drawn_from_the_training_file(bench) -> None:

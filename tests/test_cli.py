@@ -7,6 +7,7 @@ import html
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Job, in_process
+from expunge.erase import Erased
 from expunge.errors import UsageError
 from expunge.record import RunRecord
 
@@ -262,6 +264,28 @@ def test_an_audit_of_something_else_is_refused(ran, job: Job, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_code_in_a_folder_runs_at_the_readers_word_not_at_its_own_records(ran, job: Job, tmp_path: Path) -> None:
+    out, _ = ran
+    foreign, ran_it = tmp_path / "foreign", tmp_path / "ran"
+    shutil.copytree(out, foreign)
+    record = json.loads((foreign / "record.json").read_text(encoding="utf-8"))
+    record["config"]["model"] |= {"trust_remote_code": True, "path": str(foreign)}
+    (foreign / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    config = json.loads((foreign / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}
+    (foreign / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (foreign / "own.py").write_text(f"open({str(ran_it)!r}, 'w').close()\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="trust_remote_code"):
+        Erased.load(foreign)
+    done = in_process("audit", str(foreign), "--out", str(tmp_path / "again"), "--forget", str(job.ids))
+    assert done.returncode == 2
+    assert "trust_remote_code=true only" in done.stderr
+    assert not ran_it.exists()
+    with pytest.raises(UsageError):
+        Erased.load(foreign, trust_remote_code=True)  # there is no class Config in it
+    assert ran_it.exists()
+
+
 def test_retrain_as_a_method(job: Job, tmp_path: Path) -> None:
     done = expunge("run", *job.flags(method="retrain", base=job.base, recipe=job.recipe, out=tmp_path / "re"), *QUICK)
     assert done.returncode == 0, done.stderr

@@ -62,9 +62,9 @@ def test_each_measure_is_a_row_and_each_run_a_column(record: RunRecord) -> None:
     [
         (lambda r: {"models": {**r.models, "original": {"sha256": "0"}}}, "different models", False),
         (lambda r: {"request": {**r.request, "hmac": "0"}}, "forget different records", False),
-        (lambda r: {"data": {**r.data, "sha256": {**r.data["sha256"], "train": "0"}}}, "training data", False),
+        (lambda r: {"data": {**r.data, "hmac": {**r.data["hmac"], "train": "0"}}}, "training data", False),
         (
-            lambda r: {"data": {**r.data, "sha256": {**r.data["sha256"], "evaluation": "0"}}},
+            lambda r: {"data": {**r.data, "hmac": {**r.data["hmac"], "evaluation": "0"}}},
             "evaluation records",
             False,
         ),

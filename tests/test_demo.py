@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from expunge import RunConfig
-from expunge.demo import run_demo
+from expunge.demo import kept_original, run_demo
 from expunge.demo_data import diagnosis_phrases
 from expunge.errors import UsageError
+from expunge.progress import Progress
+from expunge.testing import tiny_classifier, tiny_tokenizer
 
 
 def test_the_demos_records_are_real_unique_and_disjoint() -> None:
@@ -27,6 +33,26 @@ def test_a_demo_without_its_packages_says_how_to_get_them(monkeypatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r'pip install "\.\[demo\]"'):
         diagnosis_phrases(10, 10)
+
+
+def test_of_two_demos_on_one_cold_cache_one_trains_and_the_other_waits_for_it(tmp_path: Path) -> None:
+    trained: list[int] = []
+    both_train = threading.Barrier(2)
+
+    def make() -> tuple[Any, Any]:
+        trained.append(1)
+        with suppress(threading.BrokenBarrierError):
+            both_train.wait(timeout=1)  # long enough for the other to begin, if nothing keeps it from that
+        return tiny_classifier(seed=0), tiny_tokenizer()
+
+    def original(_: int) -> Path:
+        return kept_original(tmp_path / "cache", "demo-original", ["the same records"], make, Progress())
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(original, range(2))
+    assert first == second
+    assert (first / "model.safetensors").is_file()
+    assert len(trained) == 1
 
 
 @pytest.mark.slow

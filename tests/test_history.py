@@ -120,7 +120,7 @@ def test_a_link_says_what_was_done_and_names_nobody(chain: Chain, job: Job) -> N
     assert content["model"]["files"]["model.safetensors"] == weights
     assert "record.json" in content["model"]["files"]
     assert "report.html" not in content["model"]["files"], "it may be drawn again"
-    assert content["data"] == record.data["sha256"]
+    assert content["data"] == record.data["hmac"]
     config = json.loads(json.dumps(record.config))
     assert content["config_sha256"] == hashlib.sha256(canonical(config)).hexdigest()
     assert content["environment"] == record.environment
@@ -174,6 +174,12 @@ def test_earlier_records_are_neither_forgotten_nor_retained(chain: Chain, job: J
     assert {prepared.train.ids[i] for i in prepared.request.forget} == asked - gone, "a rule skips what is gone"
     assert {prepared.train.ids[i] for i in prepared.request.retain} == {*prepared.train.ids} - asked - gone
     assert {prepared.train.ids[i] for i in prepared.request.erased} == gone
+    held = {"train": prepared.train, "calibration": prepared.calibration, "evaluation": prepared.evaluation}
+    for part, hashed in record.data["hmac"].items():
+        plain = held[part].sha256()
+        assert hashed == hmac.new(prepared.salt, plain.encode(), hashlib.sha256).hexdigest(), (
+            "without the salt nobody can try out whether a record was in the data"
+        )
 
 
 def test_no_id_and_no_text_stands_in_any_byte_of_the_folder(chain: Chain, job: Job) -> None:

@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from conftest import call
 from expunge.cli import app
 from expunge.errors import NonFiniteLossError, RunError, UsageError
 from expunge.folders import is_left_over, whole_folder
-from expunge.paused import PausedRun, folder_of, opened
+from expunge.paused import PausedRun, folder_of, holder, opened
 from expunge.progress import Progress
 from expunge.snapshot import BrokenSnapshotError, Snapshot
 from expunge.trainer import UnlearnTrainer
@@ -104,6 +104,29 @@ def test_clean_lists_and_removes(texts: Small, tmp_path: Path, monkeypatch: pyte
         assert filling.is_dir()
     assert not other.exists()
     assert (tmp_path / "filled").is_dir()
+
+
+def test_clean_leaves_a_run_alone_that_began_since_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody holds the folder when `clean` looks who does; a run takes it before anything is removed."""
+    out = tmp_path / "erased"
+    with held_elsewhere(out):
+        pass  # killed: its folder stays
+    folder, began = folder_of(out), []
+    with ExitStack() as runs:
+
+        def looked(of: Path) -> dict[str, Any] | None:
+            found = holder(of)
+            if not began:
+                began.append(runs.enter_context(held_elsewhere(out)))
+            return found
+
+        monkeypatch.setattr("expunge.paused.holder", looked)
+        cleaned = CliRunner().invoke(app, ["clean", str(out)])
+        assert f"in use by process {began[0].pid} on " in cleaned.output
+        assert (folder / "holder.json").is_file(), "of the run that goes on nothing is removed"
+    monkeypatch.undo()
+    assert ": removed" in CliRunner().invoke(app, ["clean", str(out)]).output
+    assert not folder.exists()
 
 
 @contextmanager

@@ -239,7 +239,7 @@ def test_the_settings_shown_can_be_run_again(record: RunRecord, page: str, tmp_p
     (tmp_path / "run.toml").write_text(html.unescape(shown[1]), encoding="utf-8")
     again = RunConfig.load(tmp_path / "run.toml", [], {}).as_dict()
     assert json.loads(json.dumps(again)) == record.config
-    for value in (*record.environment.values(), *record.data["sha256"].values(), record.models["original"]["sha256"]):
+    for value in (*record.environment.values(), *record.data["hmac"].values(), record.models["original"]["sha256"]):
         assert value in text_of(section(page, "again"))
 
 

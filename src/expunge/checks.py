@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from expunge import adapter, model_kinds, registry, suitability
+from expunge.apart import cache_apart
 from expunge.chosen_audits import chosen_audits, lacking
 from expunge.config import Recipe, RequestConfig, RunConfig
 from expunge.data import sources
@@ -137,6 +138,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     found.problems.extend(found.run(model_kinds.beside, config, inputs.model, model_config, tokenizer, task) or [])
     found.problems.extend(model_kinds.detectable(config, inputs.model, model_config, task))
     found.problems.extend(adapter.problems(config.training.lora_rank))
+    found.problems.extend(cache_apart(config))
     kind = Kind(task, names) if task is not None and names else None
     training = found.run(picked, config, read, "data.train", source) if read else None
     train = found.run(read_records, training, config, kind, "data.train", True) if training and kind else None

@@ -202,7 +202,7 @@ def plan(options: dict[str, Any], config: _Config = None, set_: _Set = None, jso
 
 def _prepare(config: Path | None, sets: Sequence[str] | None, options: dict[str, Any], out: str | None) -> Any:
     from expunge.config import RunConfig
-    from expunge.folders import must_be_apart, must_be_new
+    from expunge.folders import must_be_new
 
     extra = must_be_new(out) if out is not None else []
     if config is None and not given(options) and not sets:
@@ -213,12 +213,13 @@ def _prepare(config: Path | None, sets: Sequence[str] | None, options: dict[str,
         settings = RunConfig.load(config, list(sets or ()), given(options))
     except UsageError as error:
         raise UsageError([*extra, *error.problems]) from None
-    if out is not None and not extra:
-        extra = must_be_apart(out, settings.model.path)
     with _quiet_libraries():
+        from expunge.apart import output_apart
         from expunge.checks import check as check_all
         from expunge.shareable import unshareable
 
+        if out is not None and not extra:
+            extra = output_apart(out, settings)
         return check_all(settings, extra=[*extra, *unshareable(settings)])
 
 
@@ -247,7 +248,7 @@ def audit_(
 
         record = reaudit(
             folder, model=model, retrained=retrained or (), forget=forget, more=audit or (), base=base, require=require,
-            sets=set_ or (), extra=must_be_new(out), progress=show_progress(),
+            sets=set_ or (), out=out, extra=must_be_new(out), progress=show_progress(),
         )  # fmt: skip
         with agreeing():
             if processes.first():
@@ -270,10 +271,14 @@ def report(
     ] = False,
 ) -> None:
     """Draw the report of a record again."""
+    from expunge.config_paths import expanded
     from expunge.folders import whole_file
     from expunge.record import RunRecord
     from expunge.report import render
 
+    out = None if out is None else expanded(out, "--out")
+    if out is not None and out.is_dir():
+        raise UsageError(Problem("--out", f'"{out}" is a folder', "Name a file: --out report.html."))
     record = RunRecord.read(folder)
     if show_ids and not record.config["privacy"]["show_ids"]:
         way_out = "Raw ids are only kept when the run itself is given --show-ids."
@@ -310,11 +315,15 @@ def show(
     from expunge import registry
 
     known = any(name in registry.names(kind) for kind in ("methods", "audits", "tasks"))
-    if not known and Path(name).expanduser().exists():
-        from expunge.record import RunRecord
+    if not known:
+        from expunge.config_paths import expanded
 
-        show_record(RunRecord.read(name), json)
-        return
+        folder = expanded(name, "NAME")
+        if folder.exists():
+            from expunge.record import RunRecord
+
+            show_record(RunRecord.read(folder), json)
+            return
     from expunge.template import explain
 
     print(explain(name, as_json=json), end="")

@@ -13,6 +13,10 @@ from expunge.errors import RunError, UsageError
 
 __all__ = ["clean", "must_be_free"]
 
+_DONE = {False: "removed", True: "would be removed"}
+_LOCK = "lock"
+"""File that `paused` locks in a run's folder."""
+
 
 def must_be_free(out: str) -> None:
     """Refuse an output that another process is making, before anything is read.
@@ -42,36 +46,58 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is there.")] = False,
 ) -> None:
     """Remove what interrupted runs keep to go on from, and folders that a killed process left half written."""
+    from expunge.config_paths import expanded
+    from expunge.errors import Collector
     from expunge.folders import is_left_over, left_over
-    from expunge.paused import described, folder_of, holder, paused_beside
+    from expunge.paused import folder_of, paused_beside
 
     if outs:
-        runs = [folder_of(out) for out in outs if folder_of(out).is_dir()]
-        partial = [path for out in outs for path in left_over(out.expanduser().absolute())]
+        found = Collector()
+        folders = [found.run(folder_of, out, where="OUT") for out in outs]
+        found.finish()
+        runs = [folder for folder in folders if folder.is_dir()]
+        partial = [path for out in outs for path in left_over(expanded(out, "OUT").absolute())]
     else:
         runs = paused_beside(Path.cwd())
         partial = [path for path in sorted(Path.cwd().glob(".*.partial")) if is_left_over(path)]
-    done = "would be removed" if dry_run else "removed"
     for folder in runs:
-        who = holder(folder)
-        if who is not None:
-            shown = f"process {who['pid']} on {who['host']}" if "pid" in who else "another process"
-            print(f"{folder}: in use by {shown}; left alone")
-            continue
-        words = f"{folder} ({described(folder)}, {_size(folder)})"
-        _remove(folder, dry_run)
-        print(f"{words}: {done}")
+        print(_without_run(folder, dry_run))
     for folder in partial:
         words = f"{folder} (half written, {_size(folder)})"
-        _remove(folder, dry_run)
-        print(f"{words}: {done}")
+        if not dry_run:
+            _remove(folder)
+        print(f"{words}: {_DONE[dry_run]}")
     if not runs and not partial:
         print("Nothing of interrupted runs is here.", file=sys.stderr)
 
 
-def _remove(folder: Path, dry_run: bool) -> None:
-    if dry_run:
-        return
+def _without_run(folder: Path, dry_run: bool) -> str:
+    """Remove a run's folder that no process holds, and say what became of it."""
+    from filelock import FileLock, Timeout
+
+    from expunge.paused import described, holder
+
+    who = holder(folder)
+    if who is None:
+        words = f"{folder} ({described(folder)}, {_size(folder)}): {_DONE[dry_run]}"
+        if dry_run:
+            return words
+        lock = folder / _LOCK
+        try:
+            lock.touch()
+            seen = lock.stat().st_ino
+            with FileLock(lock, timeout=0):  # a run may have begun there since; none can while we remove it
+                if lock.stat().st_ino == seen:  # else the folder went, and one of that name is another run's
+                    _remove(folder)
+                    return words
+        except (Timeout, FileNotFoundError):  # taken, or removed by a run that has just ended
+            pass
+        who = holder(folder) or {}
+    shown = f"process {who['pid']} on {who['host']}" if "pid" in who else "another process"
+    return f"{folder}: in use by {shown}; left alone"
+
+
+def _remove(folder: Path) -> None:
     try:
         shutil.rmtree(folder)
     except OSError as error:

@@ -32,9 +32,11 @@ def plan(
     json: _Json = False,
 ) -> None:
     """Choose the facts to erase with a target so that the rules cannot give it back, and say what else goes."""
+    from expunge.config_paths import expanded
     from expunge.deep.plan import forget_the_closure
     from expunge.deep.reading import read_knowledge
 
+    out = None if out is None else expanded(out, "--out")
     if out is not None and out.exists():
         way_out = "Name a file that does not exist; nothing is overwritten."
         raise UsageError(Problem("--out", f'"{out}" exists already', way_out))

@@ -18,9 +18,10 @@ _WORDS = {True: "holds", False: "DOES NOT HOLD", None: "not checked"}
 
 def history(folder: _Folder, json: _Json = False) -> None:
     """Show what was erased from a model: one line a request, from the chain in its folder. Checks the chain only."""
+    from expunge.config_paths import expanded
     from expunge.history.verify import LIMITS, read_links
 
-    links, wrong = read_links(folder)
+    links, wrong = read_links(expanded(folder, "FOLDER"))
     if json:
         shown = [{**link.content, "sha256": link.sha256} for link in links]
         print(
@@ -64,11 +65,13 @@ def verify(
     json: _Json = False,
 ) -> None:
     """Check a model's history: chain, weights, signatures. Exit code 3 when anything does not hold."""
+    from expunge.config_paths import expanded
     from expunge.history.signing import read_public_key
     from expunge.history.verify import verify as verified
 
-    keys = [read_public_key(path) for path in public_key or ()]
-    found = verified(folder, public_keys=keys, head=head)
+    place = expanded(folder, "FOLDER")
+    keys = [read_public_key(expanded(path, "--public-key")) for path in public_key or ()]
+    found = verified(place, public_keys=keys, head=head)
     if json:
         checks = [{"name": check.name, "ok": check.ok, "said": check.said} for check in found.checks]
         values = {"ok": found.ok, "head": found.head, "checks": checks, "does_not_prove": found.unproven}
@@ -97,9 +100,10 @@ def signer(path: Path | None) -> Any:
     """
     if path is None:
         return None
+    from expunge.config_paths import expanded
     from expunge.history.signing import read_signer
 
-    return read_signer(path)
+    return read_signer(expanded(path, "--sign"))
 
 
 def show_head(number: int, head: str, salt_file: str | None, quiet: bool) -> None:

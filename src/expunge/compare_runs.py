@@ -12,8 +12,8 @@ __all__ = ["compare_runs", "print_comparison"]
 
 _READ: dict[str, Callable[[RunRecord], Any]] = {
     "original": lambda record: record.models["original"]["sha256"],
-    "evaluation": lambda record: record.data["sha256"]["evaluation"],
-    "train": lambda record: record.data["sha256"]["train"],
+    "evaluation": lambda record: record.data["hmac"]["evaluation"],
+    "train": lambda record: record.data["hmac"]["train"],
     "request": lambda record: record.request["hmac"],
     "evidence": lambda record: record.verdict["evidence"],
     "confidence": lambda record: record.config["audit"]["confidence"],
@@ -21,8 +21,8 @@ _READ: dict[str, Callable[[RunRecord], Any]] = {
 }
 _SAID = {
     "original": "The runs start from different models.",
-    "train": "The training data are not the same.",
-    "evaluation": "The evaluation records are not the same.",
+    "train": "The training data are not the same, or were hashed with another salt.",
+    "evaluation": "The evaluation records are not the same, or were hashed with another salt.",
     "request": "The runs forget different records, or their ids were salted differently: figures may be of different records.",
     "evidence": "Not every run was measured beside retrained models: verdicts are of different evidence classes.",
     "confidence": "The intervals are not of the same confidence.",
@@ -105,18 +105,17 @@ def _figure(m: Measurement | None) -> dict[str, Any] | None:
 
 def print_comparison(found: dict[str, Any]) -> None:
     """Print what `compare_runs` gives as a table to stdout."""
-    from rich.markup import escape
     from rich.table import Table
 
     console = stdout()
     models = [model for model in ("original", "retrained") if any(row[model] for row in found["rows"])]
     grid = Table(title="Figures of the unlearned models, with intervals", title_justify="left")
     for name in ("measure", "n", *models, *(run["name"] for run in found["runs"])):
-        grid.add_column(escape(name), justify="right" if name == "n" else "left")
+        grid.add_column(name, justify="right" if name == "n" else "left")
     for row in found["rows"]:
         figures = [*(row[model] for model in models), *row["unlearned"].values()]
         sizes = list(dict.fromkeys(str(figure["n"]) for figure in figures if figure))
-        grid.add_row(escape(row["measure"]), ", ".join(sizes), *map(_shown, figures))
+        grid.add_row(row["measure"], ", ".join(sizes), *map(_shown, figures))
     console.print(grid)
     for run in found["runs"]:
         console.print(_line(run), markup=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from expunge import registry
-from expunge.config_paths import anchor_paths, expand_paths
+from expunge.config_paths import anchor_paths, expand_paths, expanded
 from expunge.errors import Problem, UsageError
 from expunge.options import (
     Fraction,
@@ -148,7 +148,7 @@ class TrainingConfig(_Section):
         0, "train low-rank updates of this rank (needs peft) and merge them; 0: all weights"
     )
     cache: str | None = option(
-        None, "causal LM: folder that keeps the original's outputs for further runs; left out: not kept"
+        None, "causal LM: folder that keeps the original's outputs for retained records; left out: not kept"
     )
     checkpoint_every: NonNegative | None = option(
         None,
@@ -323,9 +323,9 @@ class RunConfig:
         """
         if path is None:
             return cls.from_dict({}, sets, flags)
-        values = _read_toml(Path(path).expanduser(), "the config")
-        folder = Path(path).expanduser().resolve().parent
-        anchor_paths(values, folder)
+        file = expanded(path, "CONFIG")
+        values = _read_toml(file, "the config")
+        anchor_paths(values, file.resolve().parent)
         return cls.from_dict(values, sets, flags)
 
 
@@ -344,7 +344,7 @@ def read_recipe(path: str | Path) -> Recipe:
     Raises:
         UsageError: File missing, no TOML, unknown keys or bad values.
     """
-    return Recipe.build(_read_toml(Path(path).expanduser(), "the recipe"), "recipe")
+    return Recipe.build(_read_toml(expanded(path, "recipe"), "the recipe"), "recipe")
 
 
 def _read_toml(path: Path, what: str) -> dict[str, Any]:

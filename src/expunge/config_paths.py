@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from expunge.errors import Problem
+from expunge.errors import Problem, UsageError
 
-__all__ = ["absolute_paths", "anchor_paths", "expand_paths", "path_problem"]
+__all__ = ["absolute_paths", "anchor_paths", "expand_paths", "expanded", "path_problem"]
 
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, as Linux and macOS have it, near enough
 
 _FILES = {
     ("data", "facts"), ("data", "rules"), ("request", "file"), ("request", "past"), ("retrain", "recipe"),
-    ("privacy", "salt_file"),
+    ("training", "cache"), ("privacy", "salt_file"),
 }  # fmt: skip
 _FILES_OR_HUB_IDS = {
     ("model", "path"),
@@ -50,18 +51,39 @@ def expand_paths(values: dict[str, Any]) -> list[Problem]:
     """Write out the home folder where a path of a config starts with ``~``; says which can be no paths."""
     found = []
 
-    def change(text: str, where: str) -> str:
-        if problem := path_problem(text, where):
+    def change(text: str, hub: bool, where: str) -> str:
+        if problem := path_problem(text, where, hub=hub):
             found.append(problem)
             return text
         return str(Path(text).expanduser()) if text.startswith("~") else text
 
-    _change_paths(values, lambda text, hub, where: change(text, where))
+    _change_paths(values, change)
     return found
 
 
-def path_problem(text: str, where: str) -> Problem | None:
-    """Why a text can be no path."""
+def path_problem(text: str, where: str, *, hub: bool = False) -> Problem | None:
+    """Why a text can be no path.
+
+    Args:
+        text: The path.
+        where: The setting, option or argument it was given as.
+        hub: Whether it is no path but a hub id where nothing of that name lies here.
+    """
+    if problem := _no_path(text, where):
+        return problem
+    path = Path(text).expanduser()
+    whole = text if hub and not os.path.exists(path) else str(path.absolute())  # the record names whole paths
+    try:
+        whole.encode()
+    except UnicodeEncodeError:
+        shown = whole.encode(errors="backslashreplace").decode()
+        way_out = "Give a path whose names are all UTF-8, those of the folders above it too: records hold it as text."
+        return Problem(where, f'the path "{shown}" is not UTF-8', way_out)
+    return None
+
+
+def _no_path(text: str, where: str) -> Problem | None:
+    """Why a text can be no path, wherever it is taken from."""
     if "\0" in text:
         return Problem(where, f"{text!r:.200} holds a NUL character", "Give a path without it.")
     name = max(text.split("/"), key=lambda part: len(part.encode(errors="replace")))
@@ -75,9 +97,24 @@ def path_problem(text: str, where: str) -> Problem | None:
     return None
 
 
+def expanded(path: str | Path, where: str) -> Path:
+    """A path with the home folder written out where it starts with ``~``.
+
+    Args:
+        path: The path.
+        where: The setting, option or argument it was given as.
+
+    Raises:
+        UsageError: It can be no path.
+    """
+    if problem := path_problem(str(path), where):
+        raise UsageError(problem)
+    return Path(path).expanduser()
+
+
 def anchor_paths(values: dict[str, Any], folder: Path) -> None:
     """Make the paths of a config file absolute that are relative to its folder."""
-    _change_paths(values, lambda text, hub, where: text if path_problem(text, where) else _anchored(text, hub, folder))
+    _change_paths(values, lambda text, hub, where: text if _no_path(text, where) else _anchored(text, hub, folder))
 
 
 def absolute_paths(values: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
+from filelock import FileLock
 
 from expunge.config import Recipe, RunConfig
 from expunge.data.records import Records
@@ -122,7 +123,7 @@ def default_cache() -> Path:
 def kept_original(
     cache: Path, name: str, made_of: Any, make: Callable[[], tuple[Any, Any]], progress: Progress
 ) -> Path:
-    """Folder of a fine-tuned original: from the cache, or made now.
+    """Folder of a fine-tuned original: from the cache, or made now, by one process while others wait for it.
 
     Args:
         cache: Where it is kept.
@@ -130,18 +131,24 @@ def kept_original(
         made_of: All it hangs on, as JSON can hold it: another original has another folder.
         make: -> the model and its tokenizer.
         progress: Told where it is in the cache.
+
+    Raises:
+        OSError: The cache cannot be written.
     """
     from expunge.record import environment
 
     key = hashlib.sha256(json.dumps([made_of, environment()]).encode()).hexdigest()[:16]
     folder = cache / f"{name}-{key}"
-    if folder.is_dir():
-        progress.note("the fine-tuned original is in the cache")
-        return folder
-    model, tokenizer = make()
-    with whole_folder(folder) as place:
-        model.save_pretrained(place)
-        tokenizer.save_pretrained(place)
+    if not folder.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / f"{folder.name}.lock"):
+            if not folder.is_dir():  # another process may have made it meanwhile
+                model, tokenizer = make()
+                with whole_folder(folder) as place:
+                    model.save_pretrained(place)
+                    tokenizer.save_pretrained(place)
+                return folder
+    progress.note("the fine-tuned original is in the cache")
     return folder
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from expunge import processes
+from expunge.apart import apart_from_models
 from expunge.card import write_card
 from expunge.checks import Inputs, Prepared, check
 from expunge.config import (
@@ -26,6 +27,7 @@ from expunge.config import (
     TrainingConfig,
     build_method,
 )
+from expunge.config_paths import expand_paths, expanded
 from expunge.errors import Problem, RunError, UsageError
 from expunge.execution import Run
 from expunge.head import head_of
@@ -65,19 +67,20 @@ class Erased:
     link: Link | None = None
 
     @classmethod
-    def load(cls, folder: str | Path, *, large: Any = None) -> Erased:
+    def load(cls, folder: str | Path, *, large: Any = None, trust_remote_code: bool = False) -> Erased:
         """The model in a folder that `expunge run` or `save` wrote, with its record; the run's data are not needed.
 
         Args:
             folder: The folder.
             large: The large model of an offset folder, where it is a black box that only the caller has.
+            trust_remote_code: Run code that comes with the model, whatever its record says.
 
         Raises:
             UsageError: It is no such folder, or a model it names cannot be had or has changed.
         """
         from expunge.opening import opened
 
-        model, tokenizer, record, task = opened(folder, large)
+        model, tokenizer, record, task = opened(folder, large, trust_remote_code=trust_remote_code)
         return cls(model, tokenizer, record, None, task)
 
     def score(self, texts: Sequence[str | Sequence[str]]) -> np.ndarray | list[np.ndarray]:
@@ -130,7 +133,7 @@ class Erased:
         """Write model, tokenizer, record.json, report.html, history and model card: the folder is whole or not there.
 
         Args:
-            folder: A folder that does not exist yet.
+            folder: A folder that does not exist yet, outside every model that was read.
             sign: Private Ed25519 key (PEM file, or read already) to sign this request's link with; takes `cryptography`.
 
         Returns:
@@ -138,8 +141,8 @@ class Erased:
             processes the first one alone writes; the others get an empty text.
 
         Raises:
-            UsageError: The folder exists, its place cannot be written, the key cannot be used, or this was loaded from a
-                folder.
+            UsageError: The folder exists, its place cannot be written or lies within a model that was read, the key cannot be
+                used, or this was loaded from a folder.
             RunError: Writing failed.
         """
         from expunge.folders import whole_folder
@@ -148,7 +151,9 @@ class Erased:
         if self.prepared is None:
             way_out = "Copy the folder it was loaded from: its history belongs to its files."
             raise UsageError(Problem("save", "a model loaded from a folder lies on disk already", way_out))
-        signer = sign if sign is None or isinstance(sign, Signer) else read_signer(sign, where="sign")
+        if problems := apart_from_models(expanded(folder, "folder"), self.prepared.config, where="folder"):
+            raise UsageError(problems)
+        signer = sign if sign is None or isinstance(sign, Signer) else read_signer(expanded(sign, "sign"), where="sign")
         if not processes.first():
             return ""
         with whole_folder(folder) as place:
@@ -334,6 +339,8 @@ def unlearn(
         audit=audit or AuditConfig(),
         privacy=PrivacyConfig(show_ids=show_ids, salt_file=salt_file),
     )
+    if problems := expand_paths(config.as_dict()):
+        raise UsageError(problems)
     inputs = Inputs(
         model=loaded,
         tokenizer=tokenizer,

@@ -21,7 +21,7 @@ from expunge.privacy import pseudonym
 from expunge.record import Finding, Measurement, RunRecord, environment
 from expunge.verdict import incomplete, verdict
 
-__all__ = ["Evidence", "build_record", "duplicates_of", "request_hmac", "shown_memory"]
+__all__ = ["Evidence", "build_record", "data_hmac", "duplicates_of", "request_hmac", "shown_memory"]
 
 
 @dataclass(frozen=True)
@@ -149,11 +149,7 @@ def _data(prepared: Prepared, words_cut: int) -> dict[str, Any]:
         "task": registry.name_of("tasks", type(prepared.task)),
         "max_length": prepared.task.max_length,
         "words_cut": words_cut,
-        "sha256": {
-            "train": prepared.train.sha256(),
-            "calibration": prepared.calibration.sha256(),
-            "evaluation": prepared.evaluation.sha256(),
-        },
+        "hmac": data_hmac(prepared),
     }
 
 
@@ -170,6 +166,15 @@ def _request(prepared: Prepared) -> dict[str, Any]:
         "near_duplicates_left": left["near"] + left["neighbour"],
         "near_held_out": prepared.near_held_out,
         "hmac": request_hmac(prepared),
+    }
+
+
+def data_hmac(prepared: Prepared) -> dict[str, str]:
+    """HMAC-SHA256 of all records of each part: by a plain hash, whoever has what is left of the data could try out the rest."""
+    parts = {"train": prepared.train, "calibration": prepared.calibration, "evaluation": prepared.evaluation}
+    return {
+        name: hmac.new(prepared.salt, records.sha256().encode(), hashlib.sha256).hexdigest()
+        for name, records in parts.items()
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -148,24 +149,36 @@ def whole_file(path: str | Path, text: str) -> None:
     Raises:
         RunError: Writing failed; what was there stays.
     """
-    target = Path(path).expanduser().absolute()
-    beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
+    with _replacing(Path(path).expanduser().absolute()) as beside:
         beside.write_text(text, encoding="utf-8")
-        _sync(beside)
-        os.replace(beside, target)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise RunError(f'writing "{target}" failed ({error.strerror}).') from error
 
 
 def whole_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
-    """Write named arrays as compressed .npz in one move; a file of that name is replaced."""
+    """Write named arrays as compressed .npz in one move; a file of that name is replaced.
+
+    Raises:
+        RunError: Writing failed; what was there stays.
+    """
     import numpy as np
 
-    beside = file.with_name(f".{file.name}.partial.npz")
-    np.savez_compressed(beside, **arrays)
-    beside.replace(file)
+    with _replacing(file.absolute()) as beside, beside.open("xb") as stream:  # of a path numpy changes the name
+        np.savez_compressed(stream, **arrays)
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A file to write, of a name that no other writer has; it takes its place when the block ends well, or vanishes."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    try:
+        yield beside
+        _sync(beside)
+        os.replace(beside, target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # of a name too long, say: why it could not be written is told, not this
+            beside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise RunError(f'writing "{target}" failed ({error.strerror or error}).') from error
+        raise
 
 
 def size_of(folder: str | Path) -> int:

@@ -38,16 +38,16 @@ def inspect_folder(path: str, *, where: str) -> list[Problem]:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return [Problem(where, f'"{path}" is no folder', "Give a folder written by save_pretrained, or a hub id.")]
-    if (special := _special(path)) is not None:
-        return special.problems(path, where=where)
-    if (folder / "adapter_config.json").is_file():
-        way_out = "Give a folder of either. To merge: model.merge_and_unload(), then save_pretrained elsewhere."
-        return [Problem(where, f'"{path}" holds an adapter beside a whole model', way_out)]
     way_out = "Copy the file in place of the link."
     problems = [
         Problem(where, f'"{path}" holds {name}, a link out of the folder to "{target}"', way_out)
         for name, target in _outside(folder)
     ]
+    if (special := _special(path)) is not None:
+        return problems or special.problems(path, where=where)
+    if (folder / "adapter_config.json").is_file():
+        way_out = "Give a folder of either. To merge: model.merge_and_unload(), then save_pretrained elsewhere."
+        return [Problem(where, f'"{path}" holds an adapter beside a whole model', way_out)]
     if not (folder / "config.json").is_file():
         problems.append(Problem(where, f'"{path}" has no config.json', "Give a folder written by save_pretrained."))
     if not any(folder.glob("*.safetensors")):
@@ -63,13 +63,16 @@ def inspect_folder(path: str, *, where: str) -> list[Problem]:
 
 
 def _outside(folder: Path) -> list[tuple[str, str]]:
-    """Links in a folder to files outside it, which somebody else may change; a hub cache links to its own files."""
+    """Links in a folder, and in those below, to files outside it: others may change them, or what they lead to is no part
+    of the model. A hub cache links to its own files."""
     own = folder.resolve()
     if own.parent.name == "snapshots":
         own = own.parent.parent
-    links = [file for file in sorted(folder.iterdir()) if file.is_symlink()]
+    links = [file for file in sorted(folder.rglob("*")) if file.is_symlink()]
     return [
-        (file.name, os.readlink(file)) for file in links if not file.exists() or not file.resolve().is_relative_to(own)
+        (str(file.relative_to(folder)), os.readlink(file))
+        for file in links
+        if not file.exists() or not file.resolve().is_relative_to(own)
     ]
 
 

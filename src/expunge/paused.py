@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
+from expunge.config_paths import expanded
 from expunge.errors import DivergedError, Problem, RunError, UsageError
 from expunge.folders import left_over, must_be_new, whole_file
 from expunge.progress import Progress
@@ -59,9 +60,16 @@ _ABOUT, _HOLDER, _LOCK, _TEMPORARY = "run.json", "holder.json", "lock", "tmp"
 _STAGE = re.compile(r"(?P<name>[a-z0-9-]+)-(?P<number>\d+)")
 
 
-def folder_of(out: str | Path) -> Path:
-    """Where a run of this output folder keeps its state: ``.NAME.run`` beside it."""
-    target = Path(out).expanduser().absolute()
+def folder_of(out: str | Path, *, where: str = "--out") -> Path:
+    """Where a run of this output folder keeps its state: ``.NAME.run`` beside it.
+
+    Raises:
+        UsageError: It can be no path, or is the root, which nothing lies beside.
+    """
+    target = expanded(out, where).absolute()
+    if not target.name:
+        what = f'"{out}" is a folder without a name, and nothing lies beside it'
+        raise UsageError(Problem(where, what, "Name a folder in it."))
     return target.with_name(f".{target.name}.run")
 
 

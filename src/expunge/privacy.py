@@ -10,6 +10,7 @@ import secrets
 import tempfile
 from pathlib import Path
 
+from expunge.config_paths import expanded
 from expunge.errors import Problem, UsageError
 
 __all__ = ["mark", "named_salt", "pseudonym", "read_salt", "salt_check", "salt_path"]
@@ -23,10 +24,14 @@ def named_salt(chosen: str | None = None) -> str | None:
 
 
 def salt_path(chosen: str | None = None) -> Path:
-    """Where the salt is: the file named, or ``expunge/salt`` in the user's config folder."""
+    """Where the salt is: the file named, or ``expunge/salt`` in the user's config folder.
+
+    Raises:
+        UsageError: It can be no path.
+    """
     if named := named_salt(chosen):
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "expunge" / "salt"
+        return expanded(named, "privacy.salt_file" if chosen else "EXPUNGE_SALT_FILE")
+    return expanded(os.environ.get("XDG_CONFIG_HOME") or "~/.config", "XDG_CONFIG_HOME") / "expunge" / "salt"
 
 
 def read_salt(chosen: str | None = None) -> bytes:

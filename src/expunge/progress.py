@@ -31,7 +31,7 @@ class ConsoleProgress(Progress):
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
     @contextlib.contextmanager
     def stage(self, name: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
@@ -42,7 +42,12 @@ class ConsoleProgress(Progress):
         if not sys.stderr.isatty():
             yield lambda amount: None
         else:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+            )
             with Bars(*columns, console=self._console, transient=True) as bars:
                 bar = bars.add_task(name, total=total)
                 yield lambda amount: bars.advance(bar, amount)

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from expunge.agreeing import agreeing
+from expunge.apart import apart_from_models
 from expunge.checks import Inputs, check
 from expunge.config import RunConfig
+from expunge.config_paths import path_problem
 from expunge.errors import Problem, UsageError
-from expunge.evidence import request_hmac
+from expunge.evidence import data_hmac, request_hmac
 from expunge.execution import Run
+from expunge.history.hashes import ERASURE
 from expunge.models import inspect_folder
 from expunge.progress import Progress
 from expunge.record import RunRecord
@@ -28,6 +31,7 @@ def reaudit(
     base: str | None = None,
     require: str | None = None,
     sets: Sequence[str] = (),
+    out: str | Path | None = None,
     extra: Sequence[Problem] = (),
     progress: Progress | None = None,
 ) -> RunRecord:
@@ -42,6 +46,7 @@ def reaudit(
         base: The model the original was fine-tuned from, where the run was not told.
         require: Evidence class whose verdict is wanted.
         sets: Changes of settings, ``section.key=value``.
+        out: Folder that the record will be written to: refused where it lies within a model that is read.
         extra: Problems found elsewhere, raised with the others.
         progress: Where progress is shown.
 
@@ -50,7 +55,8 @@ def reaudit(
     """
     with agreeing():
         record = RunRecord.read(folder)
-        audited = model or str(folder if Path(folder).is_dir() else Path(folder).parent)
+        place = Path(folder) if Path(folder).is_dir() else Path(folder).parent
+        audited = model or str(folder if Path(folder).is_dir() else place)
         flags: dict[str, object] = {"retrain.enabled": False}
         if retrained:
             flags["retrain.models"] = list(retrained)
@@ -71,17 +77,22 @@ def reaudit(
                 raise UsageError(
                     [*extra, Problem("request", "the record holds the request only as a pseudonym", way_out)]
                 )
-        config = RunConfig.from_dict(record.config, sets, flags)
-        extra = [*extra, *inspect_folder(audited, where="--model")]
+        # Whether a model's own code may run is for the one who audits to say (--set), not for the folder's record.
+        own = {**record.config, "model": {**record.config.get("model", {}), "trust_remote_code": False}}
+        config = RunConfig.from_dict(own, sets, flags)
+        lost = path_problem(audited, "--model", hub=True)
+        if out is not None and not extra and lost is None:
+            read = (audited, str(place)) if (place / ERASURE).is_dir() else (audited,)
+            extra = apart_from_models(out, config, where="--out", more=read)
+        extra = [*extra, *([lost] if lost else inspect_folder(audited, where="--model"))]
         if not (config.model.path and config.data.train and config.data.held_out):
             way_out = "Name what was in memory: --set model.path=... --set data.train=... --set data.held_out=..."
             extra.append(Problem("audit", "the run was given objects in memory, which its record cannot name", way_out))
         prepared = check(config, Inputs(), extra)
-        now = {"train": prepared.train, "calibration": prepared.calibration, "evaluation": prepared.evaluation}
-        changed = [name for name, records in now.items() if records.sha256() != record.data["sha256"][name]]
+        changed = [name for name, known in data_hmac(prepared).items() if known != record.data["hmac"][name]]
         if changed:
-            what = f"the {' and '.join(changed)} records are not those of the run (other hash)"
-            raise UsageError(Problem("data", what, "Give the data of the run, unchanged."))
+            what = f"the {' and '.join(changed)} records are not those of the run, or the salt is another (other hash)"
+            raise UsageError(Problem("data", what, "Give the data of the run, unchanged, and the same salt."))
         if request_hmac(prepared) != record.request["hmac"]:
             way_out = "Give the request of the run (--forget ids.txt) and the same salt."
             raise UsageError(Problem("request", "it is not that of the run, or the salt is another", way_out))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.errors import Problem, UsageError
+from expunge.record_shape import lacking
 
 __all__ = ["SCHEMA", "Finding", "Measurement", "RunRecord", "environment"]
 
@@ -137,10 +138,16 @@ class RunRecord:
             values["findings"] = tuple(Finding(**row) for row in values.get("findings", ()))
             values["records"] = tuple(values["records"])
             if wrong := [name for name in _TABLES if not isinstance(values[name], dict)]:
-                raise ValueError(f"{wrong[0]} is no table")
+                raise ValueError(f'its "{wrong[0]}" is no table')
+            if what := lacking(values):
+                raise ValueError(f'it lacks something of "{what}"')
+            if values["verdict"]["evidence"] not in values["verdict"]["classes"]:
+                raise ValueError("its verdict is of no class")
             return cls(**values)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            what, way_out = "it is no run record", "Give a folder or a record.json that `expunge run` wrote."
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = f" ({error})" if type(error) is ValueError else ""  # ours; json raises one of its own
+            what = f"it is no run record{reason}"
+            way_out = "Give a folder or a record.json that `expunge run` wrote."
             raise UsageError(Problem("record.json", what, way_out)) from None
 
     @classmethod

@@ -42,7 +42,8 @@ def record_columns(record: RunRecord) -> list[tuple[str, list[str]]]:
     columns = []
     for name in names:
         if name.removesuffix(", low").removesuffix(", high") == name:
-            ends = [f"{name}, low", f"{name}, high"] if f"{name}, low" in names else []
+            ends = [f"{name}, low", f"{name}, high"]
+            ends = ends if set(ends) <= set(names) else []
             shown = "memorised by the original" if name == "memorised" else name
             columns.append((shown, [_cell(row[name], [row[end] for end in ends]) for row in record.records]))
     return columns
@@ -76,11 +77,12 @@ def interval(m: Measurement | None) -> str:
 
 
 def stdout() -> Any:
-    """A rich console on stdout; 140 columns wide where that is no terminal."""
+    """A rich console on stdout; 140 columns wide where that is no terminal. Texts are shown as they are, cells too."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=140)
+    as_is: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}  # ids and names are no markup
+    console = Console(**as_is)
+    return console if console.is_terminal else Console(**as_is, width=140)
 
 
 def print_summary(record: RunRecord) -> None:
@@ -155,7 +157,7 @@ def warnings(record: RunRecord) -> list[str]:
         )
     history = record.training["history"]
     alone = sum(row.get("anchors_without_same_class", 0) for row in history)
-    if alone and alone == sum(row["anchors"] for row in history):
+    if alone and alone == sum(row.get("anchors", 0) for row in history):
         what = "No forget record had a retained record of its class to be pushed away from: the forgetting term was 0."
         deepcut = record.config["method"]["name"] == "deepcut"
         found.append(what + " To forget a whole class use the method gradient-difference." * deepcut)
@@ -230,7 +232,7 @@ def _why(training: dict[str, Any], kept: int) -> str:
     """Why an earlier step than the last was kept, in words."""
     if kept == training["steps"]:
         return ""
-    found = [check for check in training["checks"] if check["step"] == kept]
+    found = [check for check in training.get("checks", ()) if check["step"] == kept]
     told = f" (AUC {found[0]['auc']:.3f})" if found and "auc" in found[0] else ""
     return f", whose check{told} was nearest to what is wanted"
 

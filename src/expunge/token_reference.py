@@ -40,6 +40,8 @@ class TokenReference:
         groups: Group -> its records.
         wanted: Group -> positions of the records that will be read.
         folder: Where the files lie; those that are there already are read instead of made.
+        retained: Where those of the group ``retain`` lie instead, for further runs: what the original says of a record to
+            forget must not outlast its run.
         whole: Whether distributions are wanted, not log-probabilities of labels alone.
         layer: The layer behind which states are wanted, in place of all that.
         number: Which one it is.
@@ -48,7 +50,8 @@ class TokenReference:
 
     def __init__(
         self, model: Any, head: TokenHead, task: Any, groups: Mapping[str, Encoded], wanted: Mapping[str, Sequence[int]],
-        folder: Path, *, whole: bool, layer: nn.Module | None = None, number: int = 0, batch_size: int = 16,
+        folder: Path, *, whole: bool, retained: Path | None = None, layer: nn.Module | None = None, number: int = 0,
+        batch_size: int = 16,
     ) -> None:  # fmt: skip
         self._forwards = 0.0
         self._frozen = head.frozen() if whole and layer is None else _unchanged
@@ -60,7 +63,8 @@ class TokenReference:
         for group, positions in wanted.items():
             encoded = groups[group].take(list(positions))
             what = "logp" if not whole else "hidden" if layer is None else f"layer {number}"
-            file = folder / f"{_name(weights, encoded, what)}.safetensors"
+            place = retained if retained is not None and group == "retain" else folder
+            file = place / f"{_name(weights, encoded, what)}.safetensors"
             kept = _read(file)
             everywhere = all(of_all(kept is not None))
             if kept is None or not everywhere:

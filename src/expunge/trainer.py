@@ -22,7 +22,7 @@ from expunge.length_groups import by_length
 from expunge.methods.base import GROUPS, Method
 from expunge.preparation import Preparation, prepared_state
 from expunge.random_state import random_state, restore_random_state
-from expunge.referring import referred
+from expunge.referring import Kept, referred
 from expunge.resumable_unlearning import ResumableUnlearning
 from expunge.sampling import StepSampler
 from expunge.shared_trainer import SharedTrainer
@@ -56,7 +56,7 @@ class UnlearnTrainer(ResumableUnlearning, SharedTrainer):
         forget: Tokenised forget records.
         retain: Tokenised retained records.
         given: What the method may use before its first step; left out: ids are positions, nothing can be fitted.
-        cache: Folder in which the original's outputs are kept where units are tokens; left out: they are made anew.
+        cache: Folder that keeps the original's outputs for retained tokens; left out: they are made anew.
         batch_size: Forget records a step, over all micro-batches and processes; left out: as many as `args` says.
         options: Passed on to `Trainer` (callbacks, optimizers ...).
 
@@ -72,7 +72,7 @@ class UnlearnTrainer(ResumableUnlearning, SharedTrainer):
 
     def __init__(
         self, model: Any, args: TrainingArguments, *, method: Method, task: Any, forget: Encoded, retain: Encoded,
-        given: Preparation | None = None, cache: Path | None = None, batch_size: int | None = None, **options: Any,
+        given: Preparation | None = None, cache: Path | Kept | None = None, batch_size: int | None = None, **options: Any,
     ) -> None:  # fmt: skip
         args._n_gpu = min(args.n_gpu, 1)  # no torch DataParallel: it would cut a step's partners apart
         args.remove_unused_columns = False

@@ -14,6 +14,7 @@ from expunge import processes
 from expunge.adapter import merged, with_adapter
 from expunge.checkpoints import Checkpoints
 from expunge.config import Recipe, StopConfig, TrainingConfig
+from expunge.config_paths import expanded
 from expunge.fit import arguments, fit, plain, train
 from expunge.head import head_of
 from expunge.looking import Look, known_units, rows_a_step, samples, schedule
@@ -22,6 +23,7 @@ from expunge.offset.ensemble import OffsetModel
 from expunge.paused import CHECKPOINT, PausedRun
 from expunge.preparation import Preparation, context_of
 from expunge.progress import Progress, trainer_stage
+from expunge.referring import Kept
 from expunge.scoring import ScoreTable
 from expunge.stopping import Check, StopRule, best, state_of
 from expunge.tasks.base import Encoded
@@ -263,20 +265,21 @@ class Unlearning:
             "checks": [asdict(check) for check in stop.checks],
         }
 
-    def _cache(self, *, anew: bool) -> Path | None:
-        """Folder for what the original says of tokens; None: for as long as it is read.
+    def _cache(self, *, anew: bool) -> Kept:
+        """Where what the original says of tokens lies.
 
         Args:
             anew: The run goes on from no checkpoint: what a killed process has put into the run's own folder is made again, so
                 that costs are counted as if there had been none.
         """
-        if self.training.cache is not None:
-            return Path(self.training.cache).expanduser()
+        named = self.training.cache
+        retained = None if named is None else expanded(named, "training.cache")
         if self.paused is None:
-            return None
+            return Kept(retained)
+        own = self.paused.folder / "reference"
         if anew:
-            shutil.rmtree(self.paused.folder / "reference", ignore_errors=True)
-        return self.paused.folder / "reference"
+            shutil.rmtree(own, ignore_errors=True)
+        return Kept(retained, own)
 
     def _look(self, sizes: tuple[int, int]) -> Look:
         return Look(

@@ -100,15 +100,15 @@ class Assets:
         return make_task(self.split, self.tokenizer, self.config.recipe.max_length or LONGEST)
 
     @contextmanager
-    def locked(self, name: str) -> Any:
+    def locked(self, name: str, *, wait: bool = False) -> Any:
         """Hold a name against other workers; a lock dies with its process.
 
         Raises:
-            Busy: Another worker holds it.
+            Busy: Another worker holds it, and it is not to be waited for.
         """
         file = self.file(f"{name}.lock")
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(file, timeout=0)
+        lock = FileLock(file, timeout=-1 if wait else 0)
         try:
             lock.acquire()
         except Timeout:
@@ -274,9 +274,11 @@ class Assets:
             beside = None if self.shared is None else self.shared / f"{self.name}-{self.key}" / name
             if beside is None or self.file(name).exists() or not beside.exists():
                 found = _load(self.once(name, partial(make, seed=seed)))
-                if beside is not None and not beside.exists():
-                    beside.parent.mkdir(parents=True, exist_ok=True)
-                    _save(beside, _without_layers(found[0]), **found[1])
+                if beside is not None:
+                    with self.locked(f"{name}.shared", wait=True):  # another worker may be sharing it
+                        if not beside.exists():
+                            beside.parent.mkdir(parents=True, exist_ok=True)
+                            _save(beside, _without_layers(found[0]), **found[1])
             else:
                 tables, more = _load(beside)
                 found = {**tables, "unseen": tables.get("unseen", tables["test"])}, more

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from expunge.config_paths import expanded, path_problem
 from expunge.data import sources
 from expunge.deep.edu_relat import read_edu_relat
 from expunge.deep.fact_file import FactFile
@@ -58,7 +59,7 @@ def read_knowledge(facts: str | Path, rules: str | Path | None = None) -> FactFi
         rows = found.run(_table, whole["facts"], "FACTS", _PARTS)
         of_rules = found.run(_table, whole.get("rules"), "--rules", _SIDES)
     else:
-        if Path(facts).expanduser().is_file():  # else it has been said
+        if path_problem(str(facts), "FACTS") is None and Path(facts).expanduser().is_file():  # else it has been said
             rows = found.run(_table, facts, "FACTS", _PARTS)
         if rules is not None:
             of_rules = found.run(_table, rules, "--rules", _SIDES)
@@ -72,7 +73,7 @@ def read_knowledge(facts: str | Path, rules: str | Path | None = None) -> FactFi
 
 def _object(path: str | Path, where: str) -> Mapping[str, Any] | None:
     """The content of a JSON file that holds one object; None for any other file."""
-    file = Path(path).expanduser()
+    file = expanded(path, where)
     if not file.is_file():
         raise UsageError(
             Problem(where, f'"{path}" is no file', "Give a file of facts: .csv, .json, .jsonl or .parquet.")
@@ -92,7 +93,7 @@ def _object(path: str | Path, where: str) -> Mapping[str, Any] | None:
 
 def _table(source: Any, where: str, wanted: Sequence[str]) -> sources.Columns:
     if isinstance(source, str | Path):
-        if not Path(source).expanduser().is_file():
+        if not expanded(source, where).is_file():
             raise UsageError(Problem(where, f'"{source}" is no file', "Give a .csv, .json, .jsonl or .parquet file."))
         shown: Any = source
     elif isinstance(source, list) and source and all(isinstance(row, dict) for row in source):

@@ -13,10 +13,11 @@ from typing import Any
 from expunge import checks, models, registry, suitability
 from expunge.adapter import PEFT
 from expunge.config import DataConfig, ModelConfig, Recipe, RunConfig, read_recipe
+from expunge.config_paths import path_problem
 from expunge.data.records import Records
 from expunge.errors import Collector, Problem, UsageError
 from expunge.fit import device
-from expunge.folders import must_be_new, whole_folder
+from expunge.folders import must_be_apart, must_be_new, whole_folder
 from expunge.methods.sisa import Sisa
 from expunge.privacy import read_salt
 from expunge.progress import Progress
@@ -71,7 +72,7 @@ def train_sisa(
     Args:
         base: Folder or hub id of the model to fine-tune.
         data: The training data: a path, hub id, `datasets.Dataset`, `pandas.DataFrame` or list of dicts.
-        out: Folder to write.
+        out: Folder to write; not within the base.
         recipe: How to fine-tune, or a TOML file that says so.
         task: Registered name of the task.
         text: Text column, or two for a pair; left out: that of the task.
@@ -100,6 +101,8 @@ def train_sisa(
     """
     found = Collector()
     found.problems.extend(must_be_new(out, where="out"))
+    if not found.problems and path_problem(str(base), "base", hub=True) is None:  # else it is said below
+        found.problems.extend(must_be_apart(out, base, where="out"))
     job = _checked(
         found, str(base), data, recipe, registry.find("tasks", task), seed, salt_file, trust_remote_code,
         columns={"text": (text,) if isinstance(text, str) else tuple(text), "label": label, "id": id},
@@ -125,8 +128,9 @@ def _checked(
             text=columns["text"] or task.text_columns, label=columns["label"] or task.label_column,
         ),
     )  # fmt: skip
-    base_problems = models.inspect_folder(base, where="base")
-    if is_sisa(base):
+    lost = path_problem(base, "base", hub=True)
+    base_problems = [lost] if lost else models.inspect_folder(base, where="base")
+    if lost is None and is_sisa(base):
         base_problems = [Problem("base", f'"{base}" is a SISA folder', "Give the model to fine-tune from.")]
     found.problems.extend(base_problems)
     base_config, tokenizer = None, None
@@ -144,7 +148,12 @@ def _checked(
     kinds = found.run(Members.build, {**members, "auto_class": task.auto_class})
     if kinds is not None and kinds.adapter == "lora" and find_spec("peft") is None:
         found.problems.append(Problem("sisa.adapter", "LoRA adapters need peft, which is not installed", PEFT))
-    read = found.run(_records, config, None if by_path else data, task, labels)
+    nowhere = path_problem(str(data), "data.train", hub=True) if by_path else None
+    read: Any = None
+    if nowhere is None:
+        read = found.run(_records, config, None if by_path else data, task, labels)
+    else:
+        found.problems.append(nowhere)
     salt = found.run(read_salt, salt_file) if salt_file is not None else None
     found.finish()
     assert kinds is not None  # a problem would have been found otherwise

@@ -12,6 +12,8 @@ from expunge.tasks.base import AUDITS
 
 __all__ = ["OfClasses", "class_names", "class_numbers"]
 
+_SHOWN = 40  # characters of a value: where columns are mixed up, it is a training text
+
 
 def class_names(model_config: Any, given: Sequence[str]) -> tuple[str, ...]:
     """Class names in the model's order: its own, or those given.
@@ -69,7 +71,7 @@ def class_numbers(values: Sequence[Any], label_names: Sequence[str], *, where: s
         of: What has the labels, for messages.
 
     Raises:
-        UsageError: Values that are neither; the message shows up to five of them.
+        UsageError: Values that are neither; the message shows the first of them, cut to 40 characters.
     """
     number_of = {name: number for number, name in enumerate(label_names)}
     if not any(name.strip().isdigit() for name in label_names):
@@ -78,7 +80,9 @@ def class_numbers(values: Sequence[Any], label_names: Sequence[str], *, where: s
     unknown = list(dict.fromkeys(repr(value) for value, number in zip(values, found, strict=True) if number is None))
     if unknown:
         count = sum(number is None for number in found)
-        shown = ", ".join(unknown[:5]) + (" ..." if len(unknown) > 5 else "")
+        shown = unknown[0] if len(unknown[0]) <= _SHOWN else f"{unknown[0][:_SHOWN]}..."
+        if more := len(unknown) - 1:
+            shown += f" and {more} other value{'s' if more > 1 else ''}"
         names = ", ".join(label_names[:12]) + (" ..." if len(label_names) > 12 else "")
         way_out = (
             f"The model knows {len(label_names)} classes: {names} (or their numbers). "
