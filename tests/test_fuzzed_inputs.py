@@ -83,7 +83,7 @@ def test_readers_of_text(tmp_path: Path, suffix: str, data: st.DataObject) -> No
 
 @FUZZ
 @given(place=st.integers(0, 3000), change=st.binary(min_size=1, max_size=8), cut=st.integers(0, 200))
-@example(place=400, change=b"u", cut=100)  # sizes of histograms that pyarrow 26 ends the process for, asked for metadata
+@example(place=400, change=b"u", cut=100)  # sizes for which pyarrow 26 ends the process when asked for metadata
 @example(place=803, change=b"\x8c", cut=100)
 def test_reader_of_parquet(tmp_path: Path, place: int, change: bytes, cut: int) -> None:
     """A good file with some bytes changed and its end cut off."""
