@@ -89,8 +89,6 @@ def holds(columns: Columns, condition: str) -> np.ndarray:
     found = found.convert_dtypes()
     if not pandas.api.types.is_bool_dtype(found):
         raise ValueError(f"it is no condition but values of type {found.dtype}")
-    if not found.index.equals(frame.index):
-        raise ValueError("it speaks of other rows than the data's, or of another order")
     return found.to_numpy(dtype=bool, na_value=False)
 
 
