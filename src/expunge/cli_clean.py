@@ -14,8 +14,6 @@ from expunge.errors import RunError, UsageError
 __all__ = ["clean", "must_be_free"]
 
 _DONE = {False: "removed", True: "would be removed"}
-_LOCK = "lock"
-"""File that `paused` locks in a run's folder."""
 
 
 def must_be_free(out: str) -> None:
@@ -75,14 +73,14 @@ def _without_run(folder: Path, dry_run: bool) -> str:
     """Remove a run's folder that no process holds, and say what became of it."""
     from filelock import FileLock, Timeout
 
-    from expunge.paused import described, holder
+    from expunge.paused import LOCK, described, holder
 
     who = holder(folder)
     if who is None:
         words = f"{folder} ({described(folder)}, {_size(folder)}): {_DONE[dry_run]}"
         if dry_run:
             return words
-        lock = folder / _LOCK
+        lock = folder / LOCK
         try:
             lock.touch()
             seen = lock.stat().st_ino

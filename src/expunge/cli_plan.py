@@ -96,12 +96,12 @@ def show_plan(plan: Any) -> None:
         grid.add_row(row["id"], row["memorised"], percentile, f"{row['margin']:.2f}", right, found)
     console.print(grid)
     if len(rows) > _SHOWN:
-        console.print(f"... and {len(rows) - _SHOWN} more; --json has them all.", markup=False)
+        console.print(f"... and {len(rows) - _SHOWN} more; --json has them all.")
     for line in _sentences(plan):
-        console.print(line, markup=False)
-    console.print("What the run will not be able to show:", markup=False)
+        console.print(line)
+    console.print("What the run will not be able to show:")
     for line in plan.cannot_show:
-        console.print(f"  - {line}", markup=False)
+        console.print(f"  - {line}")
 
 
 def _sentences(plan: Any) -> list[str]:

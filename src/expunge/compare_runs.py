@@ -118,9 +118,9 @@ def print_comparison(found: dict[str, Any]) -> None:
         grid.add_row(row["measure"], ", ".join(sizes), *map(_shown, figures))
     console.print(grid)
     for run in found["runs"]:
-        console.print(_line(run), markup=False)
+        console.print(_line(run))
     for sentence in found["warnings"]:
-        console.print(f"Beware: {sentence}", markup=False)
+        console.print(f"Beware: {sentence}")
 
 
 def _shown(figure: dict[str, Any] | None) -> str:

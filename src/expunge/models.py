@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from expunge.config_paths import path_problem
 from expunge.errors import Problem, UsageError
 
 __all__ = [
@@ -33,6 +34,8 @@ def inspect_folder(path: str, *, where: str) -> list[Problem]:
     """What keeps a folder from being loaded as a model; reads file names only. Hub ids pass."""
     if not path:
         return [Problem(where, "no model is named", f"Set {where} to a model folder or a hub id.")]
+    if problem := path_problem(path, where, hub=True):
+        return [problem]
     if not is_local(path):
         return []
     folder = Path(path).expanduser()

@@ -26,6 +26,7 @@ from expunge.snapshot import BrokenSnapshotError, Snapshot
 
 __all__ = [
     "CHECKPOINT",
+    "LOCK",
     "STAGES",
     "TRAINING",
     "PausedRun",
@@ -56,7 +57,9 @@ _SAID = {
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 _SECONDS = 60.0
 _SHARE = 0.02
-_ABOUT, _HOLDER, _LOCK, _TEMPORARY = "run.json", "holder.json", "lock", "tmp"
+_ABOUT, _HOLDER, _TEMPORARY = "run.json", "holder.json", "tmp"
+LOCK = "lock"
+"""File of a run's folder that its process locks."""
 _STAGE = re.compile(r"(?P<name>[a-z0-9-]+)-(?P<number>\d+)")
 
 
@@ -218,21 +221,21 @@ def left_over_in(folder: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _locked(folder: Path, out: str | Path) -> Iterator[None]:
-    lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
+    lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
     try:
         while True:
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
             folder.chmod(0o700)
-            (folder / _LOCK).touch()
-            seen = os.stat(folder / _LOCK).st_ino
+            (folder / LOCK).touch()
+            seen = os.stat(folder / LOCK).st_ino
             try:
                 lock.acquire()
             except Timeout:
                 raise UsageError(_taken(folder, out)) from None
             # Who held it may have finished, and removed the folder, while we were opening the file: then ours is of no folder.
             with contextlib.suppress(FileNotFoundError):
-                if os.stat(folder / _LOCK).st_ino == seen:
+                if os.stat(folder / LOCK).st_ino == seen:
                     break
             lock.release()
         who = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
@@ -291,9 +294,9 @@ def remove_if_finished(out: str | Path) -> None:
 
 def holder(folder: Path) -> dict[str, Any] | None:
     """Process and host that hold a run's folder, as far as they are known; None where nobody does."""
-    if not (folder / _LOCK).is_file():
+    if not (folder / LOCK).is_file():
         return None
-    lock = FileLock(folder / _LOCK, timeout=0)
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
         with lock:
             return None
@@ -305,7 +308,7 @@ def holder(folder: Path) -> dict[str, Any] | None:
 
 def paused_beside(folder: Path) -> list[Path]:
     """Folders of runs in a folder, held or not."""
-    return [path for path in sorted(folder.glob(".*.run")) if path.is_dir() and (path / _LOCK).is_file()]
+    return [path for path in sorted(folder.glob(".*.run")) if path.is_dir() and (path / LOCK).is_file()]
 
 
 def described(folder: Path) -> str:

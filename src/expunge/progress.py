@@ -54,7 +54,7 @@ class ConsoleProgress(Progress):
         self.note(f"{name}: done in {time.perf_counter() - start:.1f} s")
 
     def note(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(text)
 
 
 @contextlib.contextmanager

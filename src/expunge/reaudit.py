@@ -56,7 +56,7 @@ def reaudit(
     with agreeing():
         record = RunRecord.read(folder)
         place = Path(folder) if Path(folder).is_dir() else Path(folder).parent
-        audited = model or str(folder if Path(folder).is_dir() else place)
+        audited = model or str(place)
         flags: dict[str, object] = {"retrain.enabled": False}
         if retrained:
             flags["retrain.models"] = list(retrained)
@@ -78,13 +78,13 @@ def reaudit(
                     [*extra, Problem("request", "the record holds the request only as a pseudonym", way_out)]
                 )
         # Whether a model's own code may run is for the one who audits to say (--set), not for the folder's record.
-        own = {**record.config, "model": {**record.config.get("model", {}), "trust_remote_code": False}}
+        own = {**record.config, "model": {**record.config["model"], "trust_remote_code": False}}
         config = RunConfig.from_dict(own, sets, flags)
         lost = path_problem(audited, "--model", hub=True)
         if out is not None and not extra and lost is None:
             read = (audited, str(place)) if (place / ERASURE).is_dir() else (audited,)
             extra = apart_from_models(out, config, where="--out", more=read)
-        extra = [*extra, *([lost] if lost else inspect_folder(audited, where="--model"))]
+        extra = [*extra, *inspect_folder(audited, where="--model")]
         if not (config.model.path and config.data.train and config.data.held_out):
             way_out = "Name what was in memory: --set model.path=... --set data.train=... --set data.held_out=..."
             extra.append(Problem("audit", "the run was given objects in memory, which its record cannot name", way_out))

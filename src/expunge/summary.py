@@ -111,7 +111,7 @@ def print_summary(record: RunRecord) -> None:
     last = f"Verdict ({verdict['evidence']}, {verdict['outcome']}): {verdict['sentence']}"
     found = [f"{finding.kind.capitalize()} ({finding.audit}): {finding.sentence}" for finding in record.findings]
     for line in (*facts(record), *history_lines(record), *warnings(record), *found, *limits(record)[:1], last):
-        console.print(line, markup=False)
+        console.print(line)
 
 
 LEAST_FIT = 0.6

@@ -142,9 +142,9 @@ def _figures(kind: str, models: list[_Model], retrained: list[_Model], resamples
     sizes = [len(part) for part in parts[0][::3]]
     utility = bootstrap(sizes, lambda picked: _utility(parts, picked), resamples=resamples)
     found["utility"] = _shown(utility)
-    found["utility_each"] = [_utility([own], [np.arange(size) for size in sizes]) for own in parts]
-    means = np.array([_scores(own, [np.arange(size) for size in sizes]) for own in parts])
-    found["utility_parts"] = dict(zip(UTILITY_PARTS, means.mean(axis=0).tolist(), strict=True))
+    scores = [_scores(own, [np.arange(size) for size in sizes]) for own in parts]
+    found["utility_each"] = [model_utility(own) for own in scores]
+    found["utility_parts"] = dict(zip(UTILITY_PARTS, np.mean(scores, axis=0).tolist(), strict=True))
     others = [model for model in retrained if model not in models]
     tested = [[_against(model, other) for other in others] for model in models]
     found["distance"] = found["p"] = None

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.config_paths import path_problem
 from expunge.deep.fact_file import FactFile
 from expunge.deep.measures import Depth, depth
 from expunge.deep.probing import answered
@@ -73,8 +72,7 @@ def measure_model(
         UsageError: Everything that is wrong with these.
     """
     found = Collector()
-    lost = path_problem(path, "MODEL", hub=True)
-    found.problems += [*([lost] if lost else inspect_folder(path, where="MODEL")), *template_problems(template)]
+    found.problems += [*inspect_folder(path, where="MODEL"), *template_problems(template)]
     read = found.run(read_knowledge, facts, rules)
     places = found.run(_targets, read, targets) if read is not None else None
     found.finish()

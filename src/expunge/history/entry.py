@@ -76,7 +76,7 @@ def _content(
             "after": record.models["unlearned"]["sha256"],
             "files": None if files is None else dict(files),
         },
-        "data": record.data.get("hmac"),
+        "data": record.data["hmac"],
         "method": record.config["method"],
         "config_sha256": hashlib.sha256(canonical(record.config)).hexdigest(),
         "code": None if adopted else {"expunge": record.environment["expunge"], "sha256": _code()},

@@ -128,9 +128,8 @@ def _checked(
             text=columns["text"] or task.text_columns, label=columns["label"] or task.label_column,
         ),
     )  # fmt: skip
-    lost = path_problem(base, "base", hub=True)
-    base_problems = [lost] if lost else models.inspect_folder(base, where="base")
-    if lost is None and is_sisa(base):
+    base_problems = models.inspect_folder(base, where="base")
+    if path_problem(base, "base", hub=True) is None and is_sisa(base):
         base_problems = [Problem("base", f'"{base}" is a SISA folder', "Give the model to fine-tune from.")]
     found.problems.extend(base_problems)
     base_config, tokenizer = None, None
