@@ -56,6 +56,7 @@ def test_methods_say_where_they_push_forget_units() -> None:
         "deepcut-kernel",
         "o3",
         "retrain",
+        "rewind",
         "sisa",
         "task-vector",
     }

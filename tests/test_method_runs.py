@@ -106,7 +106,7 @@ def original(job: Job):
 
 
 @pytest.mark.parametrize(
-    "name", ["gradient-ascent", "random-labels", "salun", "bad-teacher", "scrub", "kga", "task-vector"]
+    "name", ["gradient-ascent", "random-labels", "salun", "bad-teacher", "scrub", "kga", "task-vector", "rewind"]
 )
 def test_the_tiny_job_is_less_sure_of_what_it_forgot(name: str, original, job: Job) -> None:
     """On a model that knows its training records by heart, confidence on the forget records falls toward calibration's."""

@@ -26,14 +26,12 @@ from expunge import (
     RunError,
     SalUn,
     Scrub,
-    TaskVector,
     UsageError,
     registry,
 )
-from expunge.methods.base import Method, MethodContext, ProcedureContext
+from expunge.methods.base import Method, MethodContext
 from expunge.methods.salun import saliency
 from expunge.step import Scores, Step
-from expunge.stopping import Check
 from expunge.tasks.base import Encoded
 from expunge.tasks.text_classification import TextClassification
 from expunge.testing import tiny_tokenizer, toy_records
@@ -316,32 +314,6 @@ def test_saliency_by_hand() -> None:
     assert not saliency({"a": torch.zeros(3)}, 0.5)["a"].any()
 
 
-def test_task_vector_by_hand() -> None:
-    # theta = 1, fine-tuned 3: the vector is 2. theta - alpha 2 = 0 for alpha 1/2, and -3 for alpha 2.
-    # Confidence on forget records is made to be 0.9 at 1, 0.5 at 0 and 0.2 at -3; on calibration records 0.6 throughout:
-    # 0.5 is nearest to 0.6, so alpha is 1/2.
-    seen, tuned = [], []
-
-    def tune(model, records, epochs, learning_rate) -> None:
-        tuned.append((records, epochs, learning_rate))
-        torch.nn.init.constant_(model.weight, 3.0)
-
-    def check(model, number) -> Check:
-        seen.append((number, model.weight.item()))
-        return Check(number, 0.0, 0.0, {1.0: 0.9, 0.0: 0.5, -3.0: 0.2}[model.weight.item()], 0.6)
-
-    model = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.constant_(model.weight, 1.0)
-    given = ProcedureContext(
-        model=model, task=None, forget="forget", retain=None, forget_ids=(), retain_ids=(), classes=2, seed=0, fit=None,
-        tune=tune, check=check, spend=lambda _: None, prepared=lambda: None, note=lambda _: None,
-    )  # fmt: skip
-    found = TaskVector(alphas=(0.5, 2.0), epochs=7.0, learning_rate=0.1).run(given)
-    assert tuned == [("forget", 7.0, 0.1)]
-    assert seen == [(0, 1.0), (1, 0.0), (2, -3.0)]
-    assert found.weight.item() == 0.0
-
-
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -363,7 +335,7 @@ def test_built_ins_come_by_the_same_road_as_plug_ins() -> None:
     assert registry.find("methods", "deepcut") is DeepCUT
     assert {
         "bad-teacher", "contrastive", "deepcut", "finetune", "gradient-ascent", "gradient-difference", "kga",
-        "random-labels", "retrain", "salun", "scrub", "task-vector",
+        "random-labels", "retrain", "rewind", "salun", "scrub", "task-vector",
     } <= set(registry.names("methods"))  # fmt: skip
     with pytest.raises(UsageError, match='Did you mean "deepcut"'):
         registry.find("methods", "deepcutt")

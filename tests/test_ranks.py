@@ -116,7 +116,9 @@ def test_a_scheduler_that_names_a_world_alone_starts_no_group(monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("second_of_three")
-@pytest.mark.parametrize("method", [expunge.Retrain(), expunge.KGA(), expunge.Offset(), expunge.TaskVector()])
+@pytest.mark.parametrize(
+    "method", [expunge.Retrain(), expunge.KGA(), expunge.Offset(), expunge.TaskVector(), expunge.Rewind()]
+)
 def test_what_cannot_be_shared_is_refused_with_a_way_out(method: Any) -> None:
     (problem,) = unshareable(RunConfig(method=method))
     assert problem.where == "method.name"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from expunge.methods.pdu import PDU
     from expunge.methods.random_labels import RandomLabels
     from expunge.methods.retrain import Retrain
+    from expunge.methods.rewind import Rewind
     from expunge.methods.rmu import RMU
     from expunge.methods.salun import SalUn
     from expunge.methods.satimp import SatImp
@@ -77,6 +78,7 @@ _HOME = {
     "Recipe": "config",
     "RequestConfig": "config",
     "Retrain": "methods.retrain",
+    "Rewind": "methods.rewind",
     "RunConfig": "config",
     "RunError": "errors",
     "RunRecord": "record",
@@ -127,6 +129,7 @@ __all__ = [  # noqa: RUF022 - plain alphabetical order, KGA included
     "Recipe",
     "RequestConfig",
     "Retrain",
+    "Rewind",
     "RunConfig",
     "RunError",
     "RunRecord",
