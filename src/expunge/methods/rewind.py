@@ -39,7 +39,7 @@ class Rewind(Procedure):
 
     rewinds: ClassVar[bool] = True
 
-    kept: Probability = option(0.25, "share of what fine-tuning changed that stays; 0 is the base")
+    kept: Probability = option(0.2, "share of what fine-tuning changed that stays; 0 is the base")
     epochs: Positive = option(1.0, "passes over the retained records from there")
     learning_rate: Positive = option(1e-4, "peak learning rate of that training")
 
