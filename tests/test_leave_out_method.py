@@ -18,6 +18,7 @@ from expunge.head import head_of
 from expunge.methods.leave_out import LeaveOut
 from expunge.models import load_model, weights_of_base
 from expunge.step import Scores, Step
+from expunge.summary import facts
 from expunge.tasks.base import Encoded
 from expunge.tasks.generation import Generation
 from expunge.testing import byte_tokenizer, tiny_causal, toy_answers
@@ -133,6 +134,38 @@ def test_a_base_is_found_under_an_adapter(base: Path, original: Path) -> None:
     adapted = weights_of_base(str(base), with_adapter(model, 4, 0), TASK.auto_class)
     assert len(adapted) == len(plain) > 10
     assert all(any(torch.equal(p, q) for q in plain.values()) for p in adapted.values())
+
+
+def test_rewinding_at_the_end_moves_every_weight_toward_the_base(original: Path, base: Path) -> None:
+    """All but the step that training.rewind takes last is the same run; the record says what that did."""
+    made, back = erased(original, base), erased(original, base, rewind=0.25)
+    start = load_model(str(base), TASK.auto_class, where="base")
+    for name, there in dict(start.named_parameters()).items():
+        whole, part = made.model.get_parameter(name), back.model.get_parameter(name)
+        torch.testing.assert_close(part, whole + 0.25 * (there - whole), rtol=1e-5, atol=1e-6)
+    look = back.record.training["rewound"]
+    assert look["step"] == back.record.training["kept_step"]
+    assert look["forget_confidence"] < back.record.training["checks"][0]["forget_confidence"]
+    assert "rewound" not in made.record.training
+    assert any("25% of the way back to the base" in line for line in facts(back.record))
+
+
+def test_rewinding_wants_a_base_and_steps(original: Path, base: Path) -> None:
+    with pytest.raises(UsageError, match=r"training\.rewind needs the base model, and none is named"):
+        expunge.unlearn(
+            str(original),
+            ROWS,
+            expunge.NPO(),
+            forget=FORGET,
+            held_out=HELD,
+            id="id",
+            training=TrainingConfig(rewind=0.3),
+        )
+    with pytest.raises(UsageError, match="task-vector trains models of its own"):
+        expunge.unlearn(
+            str(original), ROWS, expunge.TaskVector(), forget=FORGET, held_out=HELD, id="id", base=str(base),
+            training=TrainingConfig(rewind=0.3),
+        )  # fmt: skip
 
 
 def test_without_a_base_it_is_refused_before_weights_load(original: Path) -> None:

@@ -179,10 +179,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
         way_out = "Leave it out: near-duplicates are looked for without it."
         what = "neighbours are looked for in an encoder, and the model is a causal language model"
         found.problems.append(Problem("request.neighbours", what, way_out))
-    if getattr(config.method, "rewinds", False) and config.retrain.base is None:
-        way_out = "Name the model the original was fine-tuned from: --base PATH."
-        name = registry.name_of("methods", type(config.method))
-        found.problems.append(Problem("retrain.base", f"{name} needs the base model, and none is named", way_out))
+    found.problems.extend(suitability.rewinding(config))
     audits = found.run(chosen_audits, config.audit, task, config.method)
     found.problems.extend(lacking(config, audits or {}, train))
     max_length = None

@@ -147,6 +147,9 @@ class TrainingConfig(_Section):
     lora_rank: NonNegativeInt = option(
         0, "train low-rank updates of this rank (needs peft) and merge them; 0: all weights"
     )
+    rewind: Probability = option(
+        0.0, "share of the way back to the base that the weights go after the last step; needs retrain.base"
+    )
     cache: str | None = option(
         None, "causal LM: folder that keeps the original's outputs for retained records; left out: not kept"
     )

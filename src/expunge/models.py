@@ -18,7 +18,7 @@ from expunge.errors import Problem, UsageError
 
 __all__ = [
     "between", "fresh", "head_sizes", "inspect_folder", "is_local", "load_config", "load_model",
-    "load_tokenizer", "passes_of", "weights_of_base",
+    "load_tokenizer", "move_back", "passes_of", "weights_of_base",
     "weights_sha256",
 ]  # fmt: skip
 
@@ -286,11 +286,16 @@ def between(base: Mapping[str, Tensor], model: Any, alpha: float) -> Any:
         alpha: 0 is the base, 1 the model.
     """
     mixed = copy.deepcopy(model).eval().requires_grad_(False)
-    with torch.no_grad():
-        for name, parameter in mixed.named_parameters():
-            if name in base:
-                parameter.lerp_(base[name].to(parameter), 1 - alpha)
+    move_back(mixed, base, 1 - alpha)
     return mixed
+
+
+def move_back(model: Any, base: Mapping[str, Tensor], share: float) -> None:
+    """Move a model's weights this share of the way back to its base, in place; see `between`."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in base:
+                parameter.lerp_(base[name].to(parameter), share)
 
 
 def weights_sha256(model: Any, dtype: torch.dtype | None = None) -> str:

@@ -6,9 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from expunge import models
+from expunge import models, registry
 from expunge.config import Recipe, RunConfig, read_recipe
 from expunge.errors import Collector, Problem, UsageError
+from expunge.methods.base import Method
 from expunge.model_kinds import architecture_of, unfit_kind
 from expunge.tasks.kinds import Task, task_for
 
@@ -167,6 +168,25 @@ def comparisons(config: RunConfig, model_config: Any, found: Collector) -> Recip
     if recipe is not None and model_config is not None:
         _must_fit(recipe.max_length, model_config, "recipe.max_length")
     return recipe
+
+
+def rewinding(config: RunConfig) -> list[Problem]:
+    """What keeps weights from being moved back toward the base, where the method or `training.rewind` wants that."""
+    method, found = config.method, []
+    name = registry.name_of("methods", type(method))
+    steps = isinstance(method, Method) and type(method).equipped is Method.equipped
+    if config.training.rewind and not steps:
+        way_out = "Leave it out, or use a method with a loss (`expunge list`)."
+        found.append(
+            Problem("training.rewind", f"{name} trains models of its own, and their weights stay as they are", way_out)
+        )
+    wants = (
+        name if getattr(method, "rewinds", False) else "training.rewind" if config.training.rewind and steps else None
+    )
+    if wants and config.retrain.base is None:
+        way_out = "Name the model the original was fine-tuned from: --base PATH."
+        found.append(Problem("retrain.base", f"{wants} needs the base model, and none is named", way_out))
+    return found
 
 
 def _told_apart(model_config: Any) -> Any:

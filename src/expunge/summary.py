@@ -191,6 +191,11 @@ def facts(record: RunRecord) -> list[str]:
     training, cost = record.training, record.cost
     kept = training.get("kept_step", 0)
     lines = [f"Ended: {training['reason']}; weights of step {kept} of {training['steps']} kept{_why(training, kept)}."]
+    if "rewound" in training:
+        share = record.config["training"]["rewind"]
+        lines.append(
+            f"Then {share:.0%} of the way back to the base: AUC {training['rewound']['auc']:.3f} over records never seen."
+        )
     if not training["history"]:
         lines = [f"Method: {training['reason']}."]
     price = f"Cost: {cost['total']:.0f} example-passes"

@@ -19,6 +19,7 @@ from expunge.fit import arguments, fit, plain, train
 from expunge.head import head_of
 from expunge.looking import Look, known_units, rows_a_step, samples, schedule
 from expunge.methods.base import MethodContext, Procedure, ProcedureContext
+from expunge.models import move_back, weights_of_base
 from expunge.offset.ensemble import OffsetModel
 from expunge.paused import CHECKPOINT, PausedRun
 from expunge.preparation import Preparation, context_of
@@ -253,6 +254,14 @@ class Unlearning:
             model = merged(plain(model))
             if cached is not None:
                 model.config.use_cache = cached  # the trainer turns it off
+        last = next(check for check in stop.checks if check.step == stop.kept)
+        rewound = {}
+        if settings.rewind:
+            assert self.base is not None, "checked before"
+            found = weights_of_base(self.base, model, self.task.auto_class, trust_remote_code=self.trust_remote_code)
+            move_back(model, found, settings.rewind)
+            last = look.check(model, last.step)
+            rewound = {"rewound": asdict(last)}
         self._passes += trainer.example_passes
         self._check_passes += look.passes
         return {
@@ -260,9 +269,10 @@ class Unlearning:
             "steps": trainer.state.global_step,
             "kept_step": stop.kept,
             "reason": stop.reason,
-            "state": state_of(next(check for check in stop.checks if check.step == stop.kept)),
+            "state": state_of(last),
             "history": [{name: round(value, 6) for name, value in row.items()} for row in trainer.history],
             "checks": [asdict(check) for check in stop.checks],
+            **rewound,
         }
 
     def _cache(self, *, anew: bool) -> Kept:
