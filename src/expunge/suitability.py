@@ -174,15 +174,14 @@ def rewinding(config: RunConfig) -> list[Problem]:
     """What keeps weights from being moved back toward the base, where the method or `training.rewind` wants that."""
     method, found = config.method, []
     name = registry.name_of("methods", type(method))
-    steps = isinstance(method, Method) and type(method).equipped is Method.equipped
-    if config.training.rewind and not steps:
-        way_out = "Leave it out, or use a method with a loss (`expunge list`)."
-        found.append(
-            Problem("training.rewind", f"{name} trains models of its own, and their weights stay as they are", way_out)
-        )
-    wants = (
-        name if getattr(method, "rewinds", False) else "training.rewind" if config.training.rewind and steps else None
-    )
+    wants = name if getattr(method, "rewinds", False) else None
+    if config.training.rewind:
+        if isinstance(method, Method) and type(method).equipped is Method.equipped:
+            wants = wants or "training.rewind"
+        else:
+            what = f"{name} trains models of its own, and their weights stay as they are"
+            way_out = "Leave it out, or use a method with a loss (`expunge list`)."
+            found.append(Problem("training.rewind", what, way_out))
     if wants and config.retrain.base is None:
         way_out = "Name the model the original was fine-tuned from: --base PATH."
         found.append(Problem("retrain.base", f"{wants} needs the base model, and none is named", way_out))
