@@ -202,8 +202,10 @@ def same_tokens(parts: Parts) -> tuple[dict[str, Any], torch.Tensor]:
 
 def bare_step(model: Any, optimizer: Any, inputs: dict[str, Any], targets: torch.Tensor, precision: str) -> Spent:
     """What one forward pass with the model's own loss, its backward pass and the optimizer's step take."""
+    device = next(model.parameters()).device
+    inputs, targets = {name: value.to(device) for name, value in inputs.items()}, targets.to(device)
     start = Spent.now()
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         loss = model(**inputs, labels=targets).loss
     loss.backward()
     optimizer.step()

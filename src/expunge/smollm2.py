@@ -16,7 +16,7 @@ from expunge.folders import whole_folder
 
 __all__ = ["smollm2_folder"]
 
-_FOLDER = "smollm2-135m-instruct-1"
+_FOLDER = "smollm2-135m-instruct-2"  # counts how it is made: a folder made otherwise is not taken for it
 """The number counts conversions: one that writes something else must not be mistaken for this one."""
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _WAY_OUT = (
@@ -76,8 +76,10 @@ def _convert(source: Path, folder: Path) -> None:
         read: Any = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
         tokenizer: Any = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
         _split_digits(tokenizer)
+        _name_special_tokens(tokenizer, read.config)
         tokenizer.model_max_length = read.config.max_position_embeddings
-        del read.config.quantization_config
+        if hasattr(read.config, "quantization_config"):  # transformers 5.6 has none: the weights are no longer quantised
+            del read.config.quantization_config
         with torch.device("meta"):  # neither memory nor random numbers for weights that are replaced
             model: Any = LlamaForCausalLM(read.config)
         model.load_state_dict(read.state_dict(), assign=True)
@@ -86,6 +88,15 @@ def _convert(source: Path, folder: Path) -> None:
         with whole_folder(folder) as place:
             model.save_pretrained(place)
             tokenizer.save_pretrained(place)
+
+
+def _name_special_tokens(tokenizer: Any, config: Any) -> None:
+    """Begin, end and padding are the tokens that the model's config numbers.
+
+    transformers 5.6 to 5.17 reads an end of <|im_start|> and no padding from the file, 5.23 what the config says.
+    """
+    for kind in ("bos", "eos", "pad"):
+        setattr(tokenizer, f"{kind}_token", tokenizer.convert_ids_to_tokens(getattr(config, f"{kind}_token_id")))
 
 
 def _split_digits(tokenizer: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,10 @@ class Spent:
 
     @staticmethod
     def now() -> Spent:
-        """The clocks as they stand."""
+        """The clocks as they stand, once a GPU in use has done all it was given."""
+        torch = sys.modules.get("torch")  # not imported for this: without it no GPU is in use
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         return Spent(time.perf_counter(), time.process_time())
 
     def since(self, start: Spent) -> Spent:
@@ -89,15 +93,17 @@ def bar_met(row: Mapping[str, Any]) -> bool | None:
 
 
 def machine(threads: int) -> str:
-    """The machine in a line: processor, cores, threads used and torch's version; no name of it."""
+    """The machine in a line: GPU if one is in use, processor, cores, threads used and torch's version; no name of it."""
     import torch
+
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_initialized() else ""
 
     name = "CPU"
     info = Path("/proc/cpuinfo")
     if info.is_file():
         named = [line for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
         name = named[0].partition(":")[2].strip() if named else name
-    return f"{name}, {os.cpu_count()} cores, {threads} threads, torch {torch.__version__}"
+    return f"{gpu}{name}, {os.cpu_count()} cores, {threads} threads, torch {torch.__version__}"
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], columns: tuple[str, str]) -> str:
