@@ -35,7 +35,9 @@ def test_special_tokens_are_those_the_config_numbers() -> None:
 
     words = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "word": 3}
     read = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(WordLevel(words, "<|endoftext|>")), bos_token="<|im_start|>", eos_token="<|im_start|>"
+        tokenizer_object=Tokenizer(WordLevel(words, "<|endoftext|>")),
+        bos_token="<|im_start|>",
+        eos_token="<|im_start|>",
     )
     smollm2._name_special_tokens(read, SimpleNamespace(bos_token_id=1, eos_token_id=2, pad_token_id=2))
     assert (read.bos_token_id, read.eos_token_id, read.pad_token_id) == (1, 2, 2)

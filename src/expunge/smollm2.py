@@ -78,7 +78,7 @@ def _convert(source: Path, folder: Path) -> None:
         _split_digits(tokenizer)
         _name_special_tokens(tokenizer, read.config)
         tokenizer.model_max_length = read.config.max_position_embeddings
-        if hasattr(read.config, "quantization_config"):  # transformers 5.6 has none: the weights are no longer quantised
+        if hasattr(read.config, "quantization_config"):  # transformers 5.6 has taken it away
             del read.config.quantization_config
         with torch.device("meta"):  # neither memory nor random numbers for weights that are replaced
             model: Any = LlamaForCausalLM(read.config)
