@@ -148,19 +148,15 @@ def test_rewinding_at_the_end_moves_every_weight_toward_the_base(original: Path,
     assert look["forget_confidence"] < back.record.training["checks"][0]["forget_confidence"]
     assert "rewound" not in made.record.training
     assert any("25% of the way back to the base" in line for line in facts(back.record))
+    following = back.forget_next([ROWS[9]["id"]], method="task-vector")
+    assert following.record.config["training"]["rewind"] == 0, "it trains models of its own: nothing is moved back"
 
 
 def test_rewinding_wants_a_base_and_steps(original: Path, base: Path) -> None:
     with pytest.raises(UsageError, match=r"training\.rewind needs the base model, and none is named"):
         expunge.unlearn(
-            str(original),
-            ROWS,
-            expunge.NPO(),
-            forget=FORGET,
-            held_out=HELD,
-            id="id",
-            training=TrainingConfig(rewind=0.3),
-        )
+            str(original), ROWS, expunge.NPO(), forget=FORGET, held_out=HELD, id="id", training=TrainingConfig(rewind=0.3),
+        )  # fmt: skip
     with pytest.raises(UsageError, match="task-vector trains models of its own"):
         expunge.unlearn(
             str(original), ROWS, expunge.TaskVector(), forget=FORGET, held_out=HELD, id="id", base=str(base),
@@ -171,3 +167,9 @@ def test_rewinding_wants_a_base_and_steps(original: Path, base: Path) -> None:
 def test_without_a_base_it_is_refused_before_weights_load(original: Path) -> None:
     with pytest.raises(UsageError, match="leave-out needs the base model, and none is named"):
         erased(original, None)
+    first = expunge.unlearn(
+        str(original), ROWS, expunge.NPO(), forget=FORGET, held_out=HELD, id="id",
+        training=TrainingConfig(epochs=1.0, min_steps=1), audit=AuditConfig(audits=("membership",), bootstrap=50),
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="leave-out needs the base model, and none is named"):
+        first.forget_next([ROWS[9]["id"]], method="leave-out")

@@ -7,13 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from expunge.checks import Prepared
-from expunge.config import RequestConfig
+from expunge.config import RequestConfig, RunConfig
 from expunge.data.request import mentioning, read_request, resolve
 from expunge.errors import Problem, UsageError
 from expunge.history.earlier import History, held_records, kept_out
 from expunge.history.link import Link
+from expunge.methods.base import trains_the_model
 from expunge.model_kinds import unfit_kind
 from expunge.reading import Kind, content_key, read_columns, read_records
+from expunge.suitability import rewinding
 
 __all__ = ["next_request"]
 
@@ -38,8 +40,9 @@ def next_request(
     request = _asked(before, asked)
     config = replace(before.config, request=replace(request, past=before.config.request.past))
     if method is not None:
-        _must_fit(method, before, model)
-        config = replace(config, method=method)
+        training = config.training if trains_the_model(method) else replace(config.training, rewind=0.0)
+        config = replace(config, method=method, training=training)
+        _must_fit(config, before, model)
     kind = Kind(type(before.task), tuple(before.task.label_names))
     data, train = config.data, before.train
     ids = read_request(request, data.id, content_key(config, kind), None, data.format)
@@ -83,19 +86,18 @@ def _selected(before: Prepared, request: RequestConfig) -> list[int] | None:
     raise UsageError(Problem("request.label", what, "Name a class that is there."))
 
 
-def _must_fit(method: Any, before: Prepared, model: Any) -> None:
+def _must_fit(config: RunConfig, before: Prepared, model: Any) -> None:
     """A method for what the model is: classes or tokens, an ensemble, a pair beside a model, or one model alone."""
+    method = config.method
     found = unfit_kind(method, model)
     units = "tokens" if before.task.of_tokens else "classes"
     if units not in method.units:
         what = f"{type(method).__name__} does not work for this {before.task.noun}"
         found.append(Problem("method", what, "`expunge list` names the methods there are."))
-    retrain = before.config.retrain
-    if method.needs_base and (retrain.base is None or before.recipe is None):
+    if method.needs_base and (config.retrain.base is None or before.recipe is None):
         what = f"{type(method).__name__} needs the base model and the recipe, and the first run had none"
         found.append(Problem("method", what, "Give base and recipe to unlearn()."))
-    elif getattr(method, "rewinds", False) and retrain.base is None:
-        what = f"{type(method).__name__} needs the base model, and the first run had none"
-        found.append(Problem("method", what, "Give base to unlearn()."))
+    else:
+        found.extend(rewinding(config))
     if found:
         raise UsageError(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from expunge import processes, registry
 from expunge.config import RunConfig
 from expunge.errors import Problem
-from expunge.methods.base import Method
+from expunge.methods.base import trains_the_model
 
 __all__ = ["unshareable"]
 
@@ -16,7 +16,7 @@ def unshareable(config: RunConfig) -> list[Problem]:
         return []
     method, problems = config.method, []
     name = registry.name_of("methods", type(method))
-    if not isinstance(method, Method) or method.needs_base or type(method).equipped is not Method.equipped:
+    if not trains_the_model(method) or method.needs_base:
         what = f"{name} cannot be shared among {processes.count()} processes: it trains models of its own"
         way_out = "Start it as one process, without torchrun or accelerate launch; methods with a loss can be shared."
         problems.append(Problem("method.name", what, way_out))

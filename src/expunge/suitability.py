@@ -9,11 +9,11 @@ from typing import Any
 from expunge import models, registry
 from expunge.config import Recipe, RunConfig, read_recipe
 from expunge.errors import Collector, Problem, UsageError
-from expunge.methods.base import Method
+from expunge.methods.base import trains_the_model
 from expunge.model_kinds import architecture_of, unfit_kind
 from expunge.tasks.kinds import Task, task_for
 
-__all__ = ["comparisons", "max_length", "original"]
+__all__ = ["comparisons", "max_length", "original", "rewinding"]
 
 
 def original(config: RunConfig, model: Any, tokenizer: Any, found: Collector) -> tuple[Any, Any, type[Task] | None]:
@@ -176,7 +176,7 @@ def rewinding(config: RunConfig) -> list[Problem]:
     name = registry.name_of("methods", type(method))
     wants = name if getattr(method, "rewinds", False) else None
     if config.training.rewind:
-        if isinstance(method, Method) and type(method).equipped is Method.equipped:
+        if trains_the_model(method):
             wants = wants or "training.rewind"
         else:
             what = f"{name} trains models of its own, and their weights stay as they are"

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from expunge.stopping import Check
     from expunge.tasks.base import Encoded
 
-__all__ = ["GROUPS", "NEEDS", "Group", "Method", "MethodContext", "Procedure", "ProcedureContext", "State"]
+__all__ = [
+    "GROUPS", "NEEDS", "Group", "Method", "MethodContext", "Procedure", "ProcedureContext", "State", "trains_the_model",
+]  # fmt: skip
 
 GROUPS = ("forget", "retain", "alternate")
 NEEDS = frozenset(
@@ -285,3 +287,8 @@ class Procedure(Options):
     @abstractmethod
     def run(self, context: ProcedureContext) -> Any:
         """The unlearned model."""
+
+
+def trains_the_model(method: Any) -> bool:
+    """Whether a method takes steps on the model it is given, and has none of its own in its place."""
+    return isinstance(method, Method) and type(method).equipped is Method.equipped
