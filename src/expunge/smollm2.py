@@ -16,7 +16,7 @@ from expunge.folders import whole_folder
 
 __all__ = ["smollm2_folder"]
 
-_FOLDER = "smollm2-135m-instruct-2"  # counts how it is made: a folder made otherwise is not taken for it
+_FOLDER = "smollm2-135m-instruct-2"
 """The number counts conversions: one that writes something else must not be mistaken for this one."""
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _WAY_OUT = (

@@ -97,7 +97,6 @@ def machine(threads: int) -> str:
     import torch
 
     gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_initialized() else ""
-
     name = "CPU"
     info = Path("/proc/cpuinfo")
     if info.is_file():
