@@ -55,7 +55,10 @@ class Gradients(TrainerCallback):
 
 
 def trained(name: str, accumulation: int = 1, batch: int = 3) -> dict[str, torch.Tensor]:
-    """Seven forget records, three a step: the third step of a pass has one, and a second process none."""
+    """Seven forget records, three a step: the third step of a pass has one, and a second process none.
+
+    NPO begins three tenths of the way back to a base.
+    """
     method, make = CASES[name]
     job = make()
     model = job.model(0)
@@ -72,6 +75,8 @@ def trained(name: str, accumulation: int = 1, batch: int = 3) -> dict[str, torch
             given=given(method, job, range(len(job.forget))), batch_size=batch, callbacks=[gradients],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
+        if name == "npo":
+            trainer.move_back(dict(job.model(1).named_parameters()), 0.3)
         trainer.train()
     table = score(model, head_of(model, job.task, job.unseen), job.unseen, job.task, batch_size=4)
     return {

@@ -74,7 +74,7 @@ class Small:
         return [str(config)]
 
 
-def small(folder: Path, task: str, rank: int, *, steps: int = STEPS) -> Small:
+def small(folder: Path, task: str, rank: int, *, steps: int = STEPS, seed: int = 3) -> Small:
     folder.mkdir(parents=True, exist_ok=True)
     rows, model, tokenizer = {
         "texts": (toy_records, tiny_classifier, tiny_tokenizer),
@@ -84,7 +84,7 @@ def small(folder: Path, task: str, rank: int, *, steps: int = STEPS) -> Small:
     held = [{**row, "id": f"held {row['id']}"} for row in rows(88, seed=1)[48:]]
     for name, made in (("train", rows(48, seed=1)), ("held", held)):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, made)), encoding="utf-8")
-    model(seed=3).save_pretrained(folder / "model")
+    model(seed=seed).save_pretrained(folder / "model")
     tokenizer().save_pretrained(folder / "model")
     (folder / "salt").write_bytes(b"a salt of the tests, not a secret")
     values = {
@@ -140,6 +140,7 @@ def struck(monkeypatch: pytest.MonkeyPatch, step: int) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(UnlearnTrainer, "_loss", plain)
 
 
+BACK = {"training.rewind_first": 0.5, "retrain.base": "base"}
 CASES = {
     "deepcut, texts, all weights": ("texts", 0, {}),
     "deepcut, sentences, low rank": ("tagger", 4, {}),
@@ -153,6 +154,9 @@ CASES = {
     "salun, masks, half precision": ("texts", 0, {"method.name": "salun", "training.precision": "bfloat16"}),
     # a state that every step changes, and what the original says of tokens
     "pdu, answers, low rank": ("answers", 4, {"method.name": "pdu", "method.retain": "kl"}),
+    # weights under an adapter that were moved before the first step
+    "npo, answers, low rank, from the way back": ("answers", 4, {"method.name": "npo", **BACK}),
+    "deepcut, texts, all weights, from the way back": ("texts", 0, BACK),
 }
 
 
@@ -161,6 +165,9 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, rank: int, sets: dict[str, Any]
 ) -> None:
     """Weights to the bit; so are the checks, the step that was kept, the loss of every step, the costs and the figures."""
+    if "retrain.base" in sets:
+        small(tmp_path / "base", task, rank, seed=4)
+        sets = {**sets, "retrain.base": str(tmp_path / "base" / "model")}
     config = small(tmp_path / "job", task, rank).config(**sets)
     whole = carried_out(config, tmp_path / "whole" / "erased")
     assert len(whole.training["checks"]) > 3

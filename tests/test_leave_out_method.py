@@ -152,15 +152,38 @@ def test_rewinding_at_the_end_moves_every_weight_toward_the_base(original: Path,
     assert following.record.config["training"]["rewind"] == 0, "it trains models of its own: nothing is moved back"
 
 
-def test_rewinding_wants_a_base_and_steps(original: Path, base: Path) -> None:
-    with pytest.raises(UsageError, match=r"training\.rewind needs the base model, and none is named"):
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_steps_may_begin_on_the_way_back(original: Path, base: Path, lora_rank: int) -> None:
+    """Steps of no length show where they begin. The first look, targets and references are still the original's."""
+    made = erased(original, base, rewind_first=0.25, learning_rate=1e-12, epochs=1.0, lora_rank=lora_rank)
+    plain = erased(original, base, learning_rate=1e-12, epochs=1.0, lora_rank=lora_rank)
+    start, before = (load_model(str(folder), TASK.auto_class, where="model") for folder in (base, original))
+    for name, there in dict(start.named_parameters()).items():
+        own = before.get_parameter(name)
+        torch.testing.assert_close(made.model.get_parameter(name), own + 0.25 * (there - own), rtol=1e-5, atol=1e-6)
+    (first, last), (unmoved, _) = (run.record.training["checks"] for run in (made, plain))
+    assert first == unmoved, "the original"
+    assert last["forget_confidence"] < 0.9 * first["forget_confidence"]
+    assert made.record.cost["total"] == plain.record.cost["total"]
+    assert any("began 25% of the way back to the base" in line for line in facts(made.record))
+    # in eval mode and before the first step the distance to the targets is a function of weights alone
+    row, other = made.record.training["history"][0], plain.record.training["history"][0]
+    assert row["forget"] < other["forget"], "nearer to targets that were made of the original"
+    following = made.forget_next([ROWS[9]["id"]], method="task-vector")
+    assert following.record.config["training"]["rewind_first"] == 0
+
+
+@pytest.mark.parametrize("setting", ["rewind", "rewind_first"])
+def test_rewinding_wants_a_base_and_steps(original: Path, base: Path, setting: str) -> None:
+    training = TrainingConfig(**{setting: 0.3})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UsageError, match=rf"training\.{setting} needs the base model, and none is named"):
         expunge.unlearn(
-            str(original), ROWS, expunge.NPO(), forget=FORGET, held_out=HELD, id="id", training=TrainingConfig(rewind=0.3),
+            str(original), ROWS, expunge.NPO(), forget=FORGET, held_out=HELD, id="id", training=training,
         )  # fmt: skip
-    with pytest.raises(UsageError, match="task-vector trains models of its own"):
+    with pytest.raises(UsageError, match=rf"training\.{setting}: task-vector trains models of its own"):
         expunge.unlearn(
             str(original), ROWS, expunge.TaskVector(), forget=FORGET, held_out=HELD, id="id", base=str(base),
-            training=TrainingConfig(rewind=0.3),
+            training=training,
         )  # fmt: skip
 
 

@@ -150,6 +150,9 @@ class TrainingConfig(_Section):
     rewind: Probability = option(
         0.0, "share of the way back to the base that the weights go after the last step; needs retrain.base"
     )
+    rewind_first: Probability = option(
+        0.0, "share of the way back to the base that the weights go before the first step; needs retrain.base"
+    )
     cache: str | None = option(
         None, "causal LM: folder that keeps the original's outputs for retained records; left out: not kept"
     )

@@ -10,7 +10,7 @@ from torch import nn
 
 from expunge import processes
 
-__all__ = ["cut_copy", "gather_into"]
+__all__ = ["cut_copy", "gather_into", "spread_from"]
 
 
 def cut_copy(model: Any, head: Any, device: torch.device) -> tuple[Any, Any]:
@@ -43,3 +43,14 @@ def gather_into(model: nn.Module, cut: nn.Module) -> None:
     with torch.no_grad():
         for whole, part in zip(model.parameters(), cut.parameters(), strict=True):
             whole.copy_(part.full_tensor() if isinstance(part, DTensor) else part)
+
+
+def spread_from(model: nn.Module, cut: nn.Module) -> None:
+    """Put a model's weights, alike in all processes, into the cut copy that was made of it; all processes must take part."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    with torch.no_grad():
+        for whole, part in zip(model.parameters(), cut.parameters(), strict=True):
+            there = whole.detach().to(part.device)
+            cut_up = isinstance(part, DTensor)
+            part.copy_(distribute_tensor(there, part.device_mesh, part.placements) if cut_up else there)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from expunge import collectives, processes
 from expunge.errors import Problem, UsageError
 from expunge.random_state import random_state, restore_random_state
-from expunge.sharding import cut_copy, gather_into
+from expunge.models import move_back
+from expunge.sharding import cut_copy, gather_into, spread_from
 
 __all__ = ["SharedTrainer"]
 
@@ -55,6 +56,12 @@ class SharedTrainer(Trainer):
         gather_into(self.given.to(self.args.device), self._cut)
         yield
         self.given.to("cpu")  # between two looks the device holds the parts alone
+
+    def move_back(self, base: Mapping[str, Tensor], share: float) -> None:
+        """Move the weights that are trained this share of the way back to those of a base; see `expunge.models.move_back`."""
+        move_back(self.given, base, share)
+        if self._cut is not None:
+            spread_from(self.given, self._cut)
 
     @property
     def alone(self) -> bool:

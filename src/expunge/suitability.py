@@ -171,17 +171,19 @@ def comparisons(config: RunConfig, model_config: Any, found: Collector) -> Recip
 
 
 def rewinding(config: RunConfig) -> list[Problem]:
-    """What keeps weights from being moved back toward the base, where the method or `training.rewind` wants that."""
+    """What keeps weights from being moved back toward the base, where the method or a setting of the training does."""
     method, found = config.method, []
     name = registry.name_of("methods", type(method))
     wants = name if getattr(method, "rewinds", False) else None
-    if config.training.rewind:
+    for setting in ("rewind", "rewind_first"):
+        if not getattr(config.training, setting):
+            continue
         if trains_the_model(method):
-            wants = wants or "training.rewind"
+            wants = wants or f"training.{setting}"
         else:
             what = f"{name} trains models of its own, and their weights stay as they are"
             way_out = "Leave it out, or use a method with a loss (`expunge list`)."
-            found.append(Problem("training.rewind", what, way_out))
+            found.append(Problem(f"training.{setting}", what, way_out))
     if wants and config.retrain.base is None:
         way_out = "Name the model the original was fine-tuned from: --base PATH."
         found.append(Problem("retrain.base", f"{wants} needs the base model, and none is named", way_out))

@@ -25,6 +25,7 @@ from expunge.paused import CHECKPOINT, PausedRun
 from expunge.preparation import Preparation, context_of
 from expunge.progress import Progress, trainer_stage
 from expunge.referring import Kept
+from expunge.rewound_start import RewoundStart
 from expunge.scoring import ScoreTable
 from expunge.stopping import Check, StopRule, best, state_of
 from expunge.tasks.base import Encoded
@@ -245,11 +246,17 @@ class Unlearning:
             cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
             trainer.watch = look.watch
             with trainer_stage(trainer, self.progress, "unlearning"):
+                if settings.rewind_first and found is None:
+                    trainer.add_callback(
+                        RewoundStart(lambda: trainer.move_back(self._base_weights(model), settings.rewind_first))
+                    )
                 if self.paused is not None:
                     trainer.add_callback(Checkpoints(self.paused, trainer, look, stop))
                 if found is not None:
                     look.restore(found[1].part("look"), model)
                     stop.restore(found[1].part("stop"))
+                    if settings.rewind_first:  # for the weights under an adapter; those that are trained are restored
+                        trainer.move_back(self._base_weights(model), settings.rewind_first)
                 trainer.train(resume_from_checkpoint=None if found is None else str(found[0]))
             model = merged(plain(model))
             if cached is not None:
@@ -257,9 +264,7 @@ class Unlearning:
         last = next(check for check in stop.checks if check.step == stop.kept)
         rewound = {}
         if settings.rewind:
-            assert self.base is not None, "checked before"
-            found = weights_of_base(self.base, model, self.task.auto_class, trust_remote_code=self.trust_remote_code)
-            move_back(model, found, settings.rewind)
+            move_back(model, self._base_weights(model), settings.rewind)
             last = look.check(model, last.step)
             rewound = {"rewound": asdict(last)}
         self._passes += trainer.example_passes
@@ -274,6 +279,10 @@ class Unlearning:
             "checks": [asdict(check) for check in stop.checks],
             **rewound,
         }
+
+    def _base_weights(self, model: Any) -> dict[str, Any]:
+        assert self.base is not None, "checked before"
+        return weights_of_base(self.base, model, self.task.auto_class, trust_remote_code=self.trust_remote_code)
 
     def _cache(self, *, anew: bool) -> Kept:
         """Where what the original says of tokens lies.
