@@ -40,7 +40,9 @@ def next_request(
     request = _asked(before, asked)
     config = replace(before.config, request=replace(request, past=before.config.request.past))
     if method is not None:
-        training = config.training if trains_the_model(method) else replace(config.training, rewind=0.0, rewind_first=0.0)
+        training = (
+            config.training if trains_the_model(method) else replace(config.training, rewind=0.0, rewind_first=0.0)
+        )
         config = replace(config, method=method, training=training)
         _must_fit(config, before, model)
     kind = Kind(type(before.task), tuple(before.task.label_names))

@@ -13,8 +13,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from expunge import collectives, processes
 from expunge.errors import Problem, UsageError
-from expunge.random_state import random_state, restore_random_state
 from expunge.models import move_back
+from expunge.random_state import random_state, restore_random_state
 from expunge.sharding import cut_copy, gather_into, spread_from
 
 __all__ = ["SharedTrainer"]

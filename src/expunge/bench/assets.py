@@ -19,7 +19,7 @@ from transformers import set_seed
 from expunge.bench import probing
 from expunge.bench.config import BenchConfig, Trial
 from expunge.bench.datasets import Request, Split, make_task
-from expunge.config import Recipe, StopConfig
+from expunge.config import Recipe
 from expunge.fit import device, fit
 from expunge.folders import whole_arrays, whole_file, whole_folder
 from expunge.head import head_of
@@ -190,7 +190,7 @@ class Assets:
         return Unlearning(
             method=trial.method, task=self.task, forget=self.encoded("train", forget),
             retain=self.encoded("train", retain), calibration=self.encoded("dev"), forget_ids=[ids[i] for i in forget],
-            retain_ids=[ids[i] for i in retain], training=trial.training, stop=StopConfig(), seed=seed,
+            retain_ids=[ids[i] for i in retain], training=trial.training, stop=trial.stop, seed=seed,
             label_names=self.split.label_names, base=self.base, recipe=recipe, original_scores=scores,
         ).run(model)  # fmt: skip
 

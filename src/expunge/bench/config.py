@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from expunge.config import Recipe, TrainingConfig, build_method
+from expunge.config import Recipe, StopConfig, TrainingConfig, build_method
 from expunge.errors import Collector, Problem, UsageError
 from expunge.options import Fraction, Options, Positive, PositiveInt, Seed, did_you_mean, option
 
@@ -104,14 +104,17 @@ class Trial:
     Attributes:
         method: The method or procedure.
         training: How it is trained.
+        stop: When it ends.
     """
 
     method: Any
     training: TrainingConfig
+    stop: StopConfig = dataclasses.field(default_factory=StopConfig)
 
     def values(self) -> dict[str, Any]:
-        """Its settings, plain."""
-        return {"method": self.method.values(), "training": self.training.values()}
+        """Its settings, plain; when it ends only where that is another than by default."""
+        stop = {} if self.stop == StopConfig() else {"stop": self.stop.values()}
+        return {"method": self.method.values(), "training": self.training.values(), **stop}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,7 +252,7 @@ def _change(values: dict[str, Any], own: str, word: str) -> None:
 
 
 def read_trials(name: str, values: Mapping[str, Any]) -> tuple[Trial, ...]:
-    """``{method = "deepcut", set = {...}, training = {...}, trials = [{set = {...}, training = {...}}, ...]}``."""
+    """``{method = "deepcut", set = {...}, training = {...}, stop = {...}, trials = [{set = {...}, ...}, ...]}``."""
     where = f"methods.{name}"
     trials = values.get("trials", [{}])
     if not 1 <= len(trials) <= 3:
@@ -259,7 +262,8 @@ def read_trials(name: str, values: Mapping[str, Any]) -> tuple[Trial, ...]:
         settings = {**values.get("set", {}), **trial.get("set", {})}
         training = {**values.get("training", {}), **trial.get("training", {})}
         method = build_method({"name": values.get("method", name), **settings})
-        built.append(Trial(method, TrainingConfig.build(training, f"{where}.training")))
+        stop = StopConfig.build(values.get("stop", {}), f"{where}.stop")
+        built.append(Trial(method, TrainingConfig.build(training, f"{where}.training"), stop))
     return tuple(built)
 
 

@@ -18,7 +18,6 @@ from expunge.bench.config import Trial
 from expunge.bench.rows import cost
 from expunge.bench.tofu_config import TofuConfig
 from expunge.bench.tofu_data import TofuData
-from expunge.config import StopConfig
 from expunge.fit import device, fit
 from expunge.folders import whole_folder
 from expunge.generating import own_answers
@@ -139,7 +138,7 @@ class TofuModels:
         outcome = Unlearning(
             method=trial.method, task=task, forget=groups[0], retain=groups[1], calibration=calibration,
             forget_ids=[data.train.ids[i] for i in forget], retain_ids=[data.train.ids[i] for i in retain],
-            training=trial.training, stop=StopConfig(), seed=seed, label_names=task.label_names, base=self.base,
+            training=trial.training, stop=trial.stop, seed=seed, label_names=task.label_names, base=self.base,
             recipe=replace(self.config.recipe, max_length=tofu.max_length), batch_size=tofu.batch_size,
             original_scores=before, **own_answers(task, data.train.take(forget)),
         ).run(model)  # fmt: skip
