@@ -367,6 +367,7 @@ def test_a_failed_cell_is_shown_with_its_reason(tmp_path: Path) -> None:
         ("[data.toy2]\nformt = 1\n", ["data.toy2.formt", "unknown key"]),
         ('[methods.deepcutt]\n', ['Did you mean "deepcut"']),
         ("[methods.scrub]\ntrials = [{}, {}, {}, {}]\n", ["4 trials", "one to three"]),
+        ("[methods.scrub]\ntrials = [{ sett = { alpha = 1.0 } }]\n", ["methods.scrub.trials.sett", 'Did you mean "set"']),
     ],
 )  # fmt: skip
 def test_bad_benchmarks_are_refused(tmp_path: Path, change: str, words: list[str]) -> None:

@@ -47,6 +47,7 @@ seeds = [0, 1]
 
 [methods.npo]
 training = {{ epochs = 2.0, min_steps = 2, batch_size = 4, learning_rate = 1e-3 }}
+stop = {{ every = 1, rule = "none" }}
 
 [methods.ascent]
 method = "gradient-ascent"
@@ -147,6 +148,13 @@ def test_a_row_with_an_offset_says_that_the_original_stayed_as_it_is(folder: Pat
     assert len(own["measured"]["asked"]["forget"]["rouge"]) == 6, "written by the three models together"
     steps = own["ended"]["steps"]
     assert 0 < own["cost"]["passes"] < steps * 8 + 30
+
+
+def test_a_method_may_look_as_often_as_its_section_says(results: Path) -> None:
+    ended = json.loads((results / "rows" / "npo-0.json").read_text(encoding="utf-8"))
+    assert [check["step"] for check in ended["checks"]] == [*range(ended["ended"]["steps"] + 1)]
+    assert ended["ended"]["steps"] > 1
+    assert ended["settings"]["stop"]["every"] == 1
 
 
 def test_the_table_says_what_the_rows_hold(results: Path) -> None:
@@ -257,6 +265,8 @@ def test_the_table_is_written_and_a_folder_without_results_refused(results: Path
         ("[tofu]\nnosuch = 1\n", ["nosuch"]),
         ("[data.x]\n", ['unknown section "data"']),
         ("[methods.npo]\ntrials = [{}, {}]\n", ["2 trials"]),
+        ("[methods.npo]\ntraning = { epochs = 1.0 }\n", ["methods.npo.traning", 'Did you mean "training"']),
+        ("[methods.npo]\nstop = { evry = 3 }\n", ["methods.npo.stop.evry", 'unknown key "evry"']),
     ],
 )
 def test_a_bad_config_is_refused_with_its_reasons(tmp_path: Path, text: str, words: list[str]) -> None:

@@ -251,10 +251,23 @@ def _change(values: dict[str, Any], own: str, word: str) -> None:
         values.setdefault(own, {})[key] = value
 
 
+_OF_A_TRIAL = {"set", "training"}
+_OF_A_METHOD = {"method", "stop", "trials", "only", "reason"} | _OF_A_TRIAL
+
+
 def read_trials(name: str, values: Mapping[str, Any]) -> tuple[Trial, ...]:
     """``{method = "deepcut", set = {...}, training = {...}, stop = {...}, trials = [{set = {...}, ...}, ...]}``."""
     where = f"methods.{name}"
     trials = values.get("trials", [{}])
+    found = Collector()
+    for place, given, known in [
+        (where, values, _OF_A_METHOD),
+        *((f"{where}.trials", trial, _OF_A_TRIAL) for trial in trials),
+    ]:
+        for key in sorted(given.keys() - known):
+            way_out = f"{did_you_mean(key, known)}Known keys: {', '.join(sorted(known))}."
+            found.problems.append(Problem(f"{place}.{key}", f'unknown key "{key}"', way_out))
+    found.finish()
     if not 1 <= len(trials) <= 3:
         raise UsageError(Problem(where, f"{len(trials)} trials", "Give one to three: every method gets as many tries."))
     built = []
