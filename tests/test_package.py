@@ -125,7 +125,7 @@ LAYERS = [
     {"report", "compare_runs", "compare_page"},
     {"sharding"},
     {"shared_trainer"},
-    {"trainer", "checkpoints"},
+    {"trainer", "checkpoints", "rewound_start"},
     {"unlearning", "conformance_stage"},
     {"kept_outcome"},
     {"retraining"},

@@ -191,7 +191,7 @@ def facts(record: RunRecord) -> list[str]:
     training, cost = record.training, record.cost
     kept = training.get("kept_step", 0)
     lines = [f"Ended: {training['reason']}; weights of step {kept} of {training['steps']} kept{_why(training, kept)}."]
-    if first := record.config["training"].get("rewind_first"):
+    if first := record.config.get("training", {}).get("rewind_first"):
         lines.append(f"Its steps began {first:.0%} of the way back to the base.")
     if "rewound" in training:
         share = record.config["training"]["rewind"]
