@@ -39,19 +39,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("bench-output/work-tofu-other"))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "tofu-other")
     given = parser.parse_args()
-    settings, training = _values(given.set), TRAINING | _values(given.training)
-    found = {
-        "method": given.method,
-        "set": settings,
-        "training": training,
-        "seed": given.seed,
-        **_tried(given, settings, training),
-    }
-    words = [
-        given.method,
-        *(f"{key}-{value}" for key, value in (settings | _values(given.training)).items()),
-        str(given.seed),
-    ]
+    settings, changed = _values(given.set), _values(given.training)
+    training = TRAINING | changed
+    found = {"method": given.method, "set": settings, "training": training, "seed": given.seed}
+    found |= _tried(given, settings, training)
+    words = [given.method, *(f"{key}-{value}" for key, value in (settings | changed).items()), str(given.seed)]
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / ("-".join(words) + ".json")).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found))

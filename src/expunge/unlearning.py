@@ -245,18 +245,20 @@ class Unlearning:
             )  # fmt: skip
             cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
             trainer.watch = look.watch
+
+            def go_back() -> None:
+                trainer.move_back(self._base_weights(model), settings.rewind_first)
+
             with trainer_stage(trainer, self.progress, "unlearning"):
                 if settings.rewind_first and found is None:
-                    trainer.add_callback(
-                        RewoundStart(lambda: trainer.move_back(self._base_weights(model), settings.rewind_first))
-                    )
+                    trainer.add_callback(RewoundStart(go_back))
                 if self.paused is not None:
                     trainer.add_callback(Checkpoints(self.paused, trainer, look, stop))
                 if found is not None:
                     look.restore(found[1].part("look"), model)
                     stop.restore(found[1].part("stop"))
                     if settings.rewind_first:  # for the weights under an adapter; those that are trained are restored
-                        trainer.move_back(self._base_weights(model), settings.rewind_first)
+                        go_back()
                 trainer.train(resume_from_checkpoint=None if found is None else str(found[0]))
             model = merged(plain(model))
             if cached is not None:
