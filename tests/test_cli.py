@@ -182,6 +182,20 @@ def test_two_equal_runs_leave_equal_weights_and_records(job: Job, tmp_path: Path
     assert records[0] == records[1]
 
 
+def test_of_many_held_out_records_some_are_used_and_it_is_said(job: Job, tmp_path: Path) -> None:
+    sample = ["--set", "data.held_out_sample=20"]
+    checked = in_process("check", *job.flags(), *sample)
+    assert "20 for calibration, 20 for evaluation" in checked.stdout
+    assert "held-out records are left unused" in checked.stderr
+    in_process("run", *job.flags(out=tmp_path / "few", method="finetune"), *sample, *QUICK)
+    record = RunRecord.read(tmp_path / "few")
+    assert record.data["evaluation"] == 20
+    assert record.data["held_out_unused"] > 0
+    refused = in_process("check", *job.flags(), "--set", "data.held_out_sample=1")
+    assert refused.returncode == 2
+    assert "1 calibration and 1 evaluation records are left" in refused.stderr
+
+
 def test_a_config_file_does_the_same(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = in_process("init", "gradient-difference").stdout

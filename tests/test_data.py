@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from expunge.config import RequestConfig
 from expunge.data import sources
 from expunge.data.duplicates import exact_duplicates
-from expunge.data.held_out import again, overlapping, split_halves
+from expunge.data.held_out import again, at_most, overlapping, split_halves
 from expunge.data.records import Records, content_ids, normal_form
 from expunge.data.request import matching, mentioning, read_request, resolve
 from expunge.errors import UsageError
@@ -292,6 +292,25 @@ def test_halves_share_out_held_out_whatever_its_order(texts: list[str], random) 
     calibration, evaluation = split(texts)
     assert (calibration, evaluation) == split(shuffled)
     assert not calibration & evaluation, "copies fall into the same half"
+
+
+@given(
+    st.lists(st.text(max_size=5), min_size=1, max_size=40, unique=True),
+    st.integers(1, 45),
+    st.randoms(use_true_random=False),
+)
+def test_a_sample_of_held_out_does_not_hang_on_its_order(texts: list[str], count: int, random) -> None:
+    def drawn(rows: list[str]) -> list[str]:
+        found = at_most(records(*rows), count)
+        assert len(found) == min(count, len(rows))
+        places = [rows.index(text) for (text,) in found.texts]
+        assert places == sorted(places), "in the order they had"
+        return sorted(normal_form(text) for text in found.texts)
+
+    shuffled = list(texts)
+    random.shuffle(shuffled)
+    assert drawn(texts) == drawn(shuffled)
+    assert len(set(drawn([*texts, "one more text"])) - set(drawn(texts))) <= 1
 
 
 def test_overlap_is_found_after_normalisation() -> None:

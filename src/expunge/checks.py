@@ -11,7 +11,7 @@ from expunge.apart import cache_apart
 from expunge.chosen_audits import chosen_audits, lacking
 from expunge.config import Recipe, RequestConfig, RunConfig
 from expunge.data import sources
-from expunge.data.held_out import again, overlapping, split_halves
+from expunge.data.held_out import again, at_most, overlapping, split_halves
 from expunge.data.ids import id_text
 from expunge.data.near_duplicates import alike
 from expunge.data.records import Records
@@ -69,6 +69,7 @@ class Prepared:
         audits: The audits, built.
         salt: The user's salt.
         model: The model in memory, where one was given.
+        unused: Held-out records beyond `data.held_out_sample`.
         near_held_out: Held-out records that nearly repeat a record to forget: they are not as if never seen.
         history: Earlier requests that were carried out on the model, where there are any.
         past: Number of an earlier request -> its records, as far as they are held.
@@ -88,6 +89,7 @@ class Prepared:
     audits: dict[str, Any]
     salt: bytes
     model: Any
+    unused: int = 0
     near_held_out: int = 0
     history: History | None = None
     past: Mapping[int, Records] = field(default_factory=dict)
@@ -205,11 +207,11 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
 
         task_ = kind.made(config, tokenizer, max_length)
         request = with_more(train, request, neighbours(config, task_, train, request))
-    calibration, evaluation, halved, dropped, near, erased_held_out = halves
+    calibration, evaluation, halved, dropped, unused, near, erased_held_out = halves
     return Prepared(
         config=config, task=kind.made(config, tokenizer, max_length), train=train, request=request,
-        calibration=calibration, evaluation=evaluation, halved=halved, dropped=dropped, recipe=recipe,
-        audits=audits, salt=salt, model=inputs.model, near_held_out=near, history=history,
+        calibration=calibration, evaluation=evaluation, halved=halved, dropped=dropped, unused=unused,
+        recipe=recipe, audits=audits, salt=salt, model=inputs.model, near_held_out=near, history=history,
         past=held, strange=strange, erased_held_out=erased_held_out,
     )  # fmt: skip
 
@@ -273,7 +275,7 @@ def _past(config: RunConfig, inputs: Inputs, kind: Kind) -> list[tuple[str, Reco
 def _held_out(
     config: RunConfig, inputs: Inputs, kind: Kind | None, train: Records | None, request: Resolved | None,
     history: History | None, found: Collector,
-) -> tuple[Records, Records, bool, int, int, int] | None:  # fmt: skip
+) -> tuple[Records, Records, bool, int, int, int, int] | None:  # fmt: skip
     forget = train.take(request.forget) if train is not None and request is not None else None
     forgotten = set(forget.ids) if forget is not None else set()
     read = []
@@ -325,12 +327,15 @@ def _held_out(
         if shared:
             what = f"{len(shared)} calibration records are also in data.held_out"
             found.problems.append(Problem("data.calibration", what, "Give files without common records."))
+    held = len(calibration) + len(evaluation)
+    calibration, evaluation = (at_most(half, config.data.held_out_sample) for half in (calibration, evaluation))
+    unused = held - len(calibration) - len(evaluation)
     if not found.problems and min(len(calibration), len(evaluation)) < 2:
         what = f"{len(calibration)} calibration and {len(evaluation)} evaluation records are left"
         found.problems.append(
             Problem("data.held_out", what, "Give more held-out records; some hundred make useful figures.")
         )
-    return calibration, evaluation, halved, dropped, near, gone
+    return calibration, evaluation, halved, dropped, unused, near, gone
 
 
 def _nearly(forget: Records, held_out: Records, threshold: float) -> set[int]:

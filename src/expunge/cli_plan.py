@@ -40,6 +40,10 @@ def warn(prepared: Any) -> None:
         _say(
             f"{prepared.dropped} held-out records that are also in training, or nearly repeat one to forget, are left out."
         )
+    if prepared.unused:
+        from expunge.summary import not_used
+
+        _say(not_used(prepared.unused, prepared.config.data.held_out_sample))
     if prepared.halved:
         _say("Held-out was split by hash into a calibration and an evaluation half.")
 

@@ -75,6 +75,9 @@ class DataConfig(_Section):
     held_out: str = option("", "records never trained on; split by hash into calibration and evaluation halves")
     held_out_split: str = option("test", "split, where the held-out data has splits")
     calibration: str | None = option(None, "records for the stop rule alone; then held_out is used for audits only")
+    held_out_sample: PositiveInt = option(
+        5000, "records used for calibration, and for audits, at most: of more, those of least hash"
+    )
     format: Literal["conll"] | None = option(
         None, "conll: text files hold a word and its tag a line, whatever their suffix"
     )

@@ -145,6 +145,7 @@ def _data(prepared: Prepared, words_cut: int) -> dict[str, Any]:
         "evaluation": len(prepared.evaluation),
         "held_out_halved": prepared.halved,
         "held_out_dropped": prepared.dropped,
+        "held_out_unused": prepared.unused,
         "classes": len(prepared.task.label_names),
         "task": registry.name_of("tasks", type(prepared.task)),
         "max_length": prepared.task.max_length,

@@ -14,6 +14,7 @@ __all__ = [
     "interval",
     "limits",
     "near_held_out",
+    "not_used",
     "print_summary",
     "record_columns",
     "stdout",
@@ -125,6 +126,11 @@ def near_held_out(count: int) -> str:
     return f"{what}: --drop-overlap leaves them out."
 
 
+def not_used(count: int, most: int) -> str:
+    """What to say of held-out records beyond `data.held_out_sample`."""
+    return f"{count} held-out records are left unused: {most} a half are looked at, at most (data.held_out_sample)."
+
+
 def unfit(accuracy: float, tokens: bool = False) -> str:
     """What to say of an original that does not fit the data it is said to be trained on; of `tokens` where it writes."""
     what = "tokens of the answers it was trained on" if tokens else "training data"
@@ -167,6 +173,8 @@ def warnings(record: RunRecord) -> list[str]:
         found.append(f"{record.request['missing']} requested ids are not in the training data.")
     if record.data["held_out_dropped"]:
         found.append(f"{record.data['held_out_dropped']} held-out records that are also in training were left out.")
+    if unused := record.data.get("held_out_unused"):
+        found.append(not_used(unused, record.config["data"]["held_out_sample"]))
     if record.verdict["outcome"] == "not reached":
         found += _hint(record.verdict["classes"][record.verdict["evidence"]]["criteria"])
     return found

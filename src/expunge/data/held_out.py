@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from expunge.data.records import Records, normal_form
 
-__all__ = ["again", "overlapping", "split_halves"]
+__all__ = ["again", "at_most", "overlapping", "split_halves"]
 
 
 def split_halves(records: Records) -> tuple[list[int], list[int]]:
@@ -18,8 +18,22 @@ def split_halves(records: Records) -> tuple[list[int], list[int]]:
     """
     halves: tuple[list[int], list[int]] = ([], [])
     for position, text in enumerate(records.texts):
-        halves[hashlib.sha256(normal_form(text).encode()).digest()[0] & 1].append(position)
+        halves[_hash(text)[0] & 1].append(position)
     return halves
+
+
+def at_most(records: Records, count: int) -> Records:
+    """All records, or so many: those whose normalised text has the least hash, in the order they had.
+
+    Which ones these are does not depend on order or on the seed, and another record in the file displaces one at most.
+    """
+    if len(records) <= count:
+        return records
+    return records.take(sorted(sorted(range(len(records)), key=lambda i: (_hash(records.texts[i]), i))[:count]))
+
+
+def _hash(text: Sequence[str]) -> bytes:
+    return hashlib.sha256(normal_form(text).encode()).digest()
 
 
 def overlapping(records: Records, texts: Sequence[tuple[str, ...]]) -> list[int]:
