@@ -115,27 +115,14 @@ def _retrained(models: Any, seed: int, out: Path) -> list[float]:
 def _seen(models: Any, model: Any) -> dict[str, Any]:
     import numpy as np
 
-    from expunge.stress import Material
-    from expunge.token_metrics import mean_logp, truth_ratio
-    from expunge.token_stress import alternatives, false_answers, other_answers
+    from expunge.bench.tofu import likelihoods, mean_likelihood
+    from expunge.token_metrics import truth_ratio
 
-    model.eval()
-    data, task = models.data, models.task
-    encoded = {group: task.encode(data.asked[group]) for group in ("forget", "retain")}
-    material = Material(
-        task=task, forget=encoded["forget"], calibration=encoded["forget"], evaluation=encoded["forget"],
-        batch_size=models.config.tofu.batch_size, alternatives={"forget": other_answers(task, data.asked["forget"])},
-        texts={"forget": data.asked["forget"].texts},
-    )  # fmt: skip
-    tables, _ = material.scored(model, encoded)
-    others, _ = alternatives(model, material)
-
-    def likely(table: Any) -> Any:
-        return mean_logp(-table.losses, table.offsets)
-
-    false = np.stack([likely(table) for table in false_answers(others, "forget")], axis=1)
-    ratios = truth_ratio(likely(others["forget, true"]), false)
-    mean = {group: round(float(np.exp(likely(table)).mean()), 3) for group, table in tables.items()}
+    material, tables, likely = likelihoods(models, model, ("forget",))
+    asked = {"retain": models.task.encode(models.data.asked["retain"])}
+    tables |= material.scored(model, asked)[0]
+    ratios = truth_ratio(likely["forget"]["true"], np.stack(likely["forget"]["false"], axis=1))
+    mean = {group: round(float(np.exp(mean_likelihood(tables[group])).mean()), 3) for group in ("forget", "retain")}
     return {"ratios": ratios.tolist(), "probability": mean}
 
 

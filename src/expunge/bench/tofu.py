@@ -27,7 +27,7 @@ from expunge.token_attacks import loss, min_k, min_k_plus_plus, zlib
 from expunge.token_metrics import exact_memorisation, extraction_strength, mean_logp
 from expunge.token_stress import alternatives, false_answers, other_answers, written
 
-__all__ = ["run_tofu"]
+__all__ = ["likelihoods", "mean_likelihood", "run_tofu"]
 
 
 def run_tofu(
@@ -127,28 +127,49 @@ def _unlearned(models: TofuModels, name: str, seed: int) -> tuple[Any, dict[str,
     }
 
 
-def _measured(models: TofuModels, model: Any) -> dict[str, Any]:
-    """Values of every record asked about: all figures of the table are statistics of these."""
+def likelihoods(
+    models: TofuModels, model: Any, groups: Sequence[str] = GROUPS
+) -> tuple[Material, dict[str, ScoreTable], dict[str, dict[str, Any]]]:
+    """What a model makes of groups of records and of their other answers.
+
+    Returns:
+        What was scored; tables of these groups and of ``evaluation``; and of each group mean log-probabilities a token, (N,) of
+        ``answer`` and of ``true`` (the answer in other words), and ``false``: one such array for each false answer.
+    """
     data, task = models.data, models.task
     model.eval()
-    encoded = {group: task.encode(data.asked[group]) for group in GROUPS}
+    encoded = {group: task.encode(data.asked[group]) for group in groups}
     evaluation = task.encode(data.evaluation)
     material = Material(
         task=task, forget=encoded["forget"], calibration=evaluation, evaluation=evaluation,
         batch_size=models.config.tofu.batch_size,
-        alternatives={group: other_answers(task, data.asked[group]) for group in GROUPS},
-        texts={group: data.asked[group].texts for group in GROUPS},
+        alternatives={group: other_answers(task, data.asked[group]) for group in groups},
+        texts={group: data.asked[group].texts for group in groups},
     )  # fmt: skip
     tables, _ = material.scored(model, {**encoded, "evaluation": evaluation})
     others, _ = alternatives(model, material)
+    found = {
+        group: {
+            "answer": mean_likelihood(tables[group]),
+            "true": mean_likelihood(others[f"{group}, true"]),
+            "false": [mean_likelihood(table) for table in false_answers(others, group)],
+        }
+        for group in groups
+    }
+    return material, tables, found
+
+
+def _measured(models: TofuModels, model: Any) -> dict[str, Any]:
+    """Values of every record asked about: all figures of the table are statistics of these."""
+    material, tables, likely = likelihoods(models, model)
     rouge, _ = written(model, material)
     asked = {}
     for group in GROUPS:
         own = tables[group]
         asked[group] = {
-            "answer": _short(_likelihood(own)),
-            "true": _short(_likelihood(others[f"{group}, true"])),
-            "false": [_short(_likelihood(table)) for table in false_answers(others, group)],
+            "answer": _short(likely[group]["answer"]),
+            "true": _short(likely[group]["true"]),
+            "false": [_short(values) for values in likely[group]["false"]],
             "rouge": _short(rouge[group]),
             "extraction": _short(extraction_strength(own.predictions, own.labels, own.offsets)),
             "memorised": _short(exact_memorisation(own.predictions, own.labels, own.offsets)),
@@ -156,7 +177,8 @@ def _measured(models: TofuModels, model: Any) -> dict[str, Any]:
     return {"asked": asked, "attacked": {group: _attacked(tables[group]) for group in ("forget", "evaluation")}}
 
 
-def _likelihood(table: ScoreTable) -> np.ndarray:
+def mean_likelihood(table: ScoreTable) -> np.ndarray:
+    """(N,) mean log-probability of a record's tokens, in nats."""
     return mean_logp(-table.losses, table.offsets)
 
 
