@@ -331,6 +331,35 @@ def test_all_problems_come_at_once(job: Job, tmp_path: Path) -> None:
         assert word in error
 
 
+def test_what_is_wrong_with_settings_hides_nothing_of_the_inputs(job: Job) -> None:
+    words = ["--set", "training.learning_rate=fast", "--set", "audit.more=rouge1"]
+    code, _, error = call(["check", *job.flags(method="depcut", model="./none", forget="none.txt"), *words])
+    assert code == 2
+    for word in ("depcut", 'Did you mean "deepcut"', "'fast' is not allowed", "rouge1", "model.path", "none.txt"):
+        assert word in error
+    _, _, error = call(["check", *job.flags(method="depcut", label="reply")])
+    assert "reply" in error, "a column that is wrong is told beside a method that is"
+    _, _, error = call(["check", *job.flags(method="depcut"), "--set", "data.lable=topic"])
+    assert 'unknown key "lable"' in error
+    assert "no column" not in error, "what the data lack cannot be known while their settings are wrong"
+
+
+def test_a_misspelt_file_is_met_with_the_one_beside_it(job: Job) -> None:
+    near = {"data": job.train.with_name("trian.csv"), "model": f"{job.model}s", "forget": job.ids.with_name("idz.txt")}
+    code, _, error = call(["check", *job.flags(**near)])
+    assert code == 2
+    for there in (job.train, job.model, job.ids):
+        assert f'Did you mean "{there}"?' in error
+
+
+def test_the_salt_is_not_made_in_silence(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    words = ["check", *(word for word in job.flags() if word not in ("--salt-file", str(job.salt)))]
+    salt = str(tmp_path / "expunge" / "salt")
+    said = [salt in call(words)[2] for _ in range(2)]
+    assert said == [True, False]
+
+
 def test_a_wrong_command_line_is_2_and_shows_usage() -> None:
     for words in (["run", "--nope"], ["nope"], ["run", "--seed", "many"]):
         code, _, error = call(words)

@@ -185,7 +185,7 @@ def test_two_equal_runs_leave_equal_weights_and_records(job: Job, tmp_path: Path
 def test_of_many_held_out_records_some_are_used_and_it_is_said(job: Job, tmp_path: Path) -> None:
     sample = ["--set", "data.held_out_sample=20"]
     checked = in_process("check", *job.flags(), *sample)
-    assert "20 for calibration, 20 for evaluation" in checked.stdout
+    assert "20 for calibration, 20 for evaluation. Method: deepcut." in checked.stdout
     assert "held-out records are left unused" in checked.stderr
     in_process("run", *job.flags(out=tmp_path / "few", method="finetune"), *sample, *QUICK)
     record = RunRecord.read(tmp_path / "few")

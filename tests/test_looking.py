@@ -92,6 +92,13 @@ def test_with_the_runs_own_scores_the_first_look_is_free() -> None:
     assert free.passes == 0
 
 
+def step_of(logits: torch.Tensor, labels: torch.Tensor) -> Scores:
+    place = torch.arange(len(labels))
+    return Scores(
+        hidden=logits, logits=logits, labels=labels, record_index=place, unit_index=place, allowed=(), group="forget"
+    )
+
+
 @pytest.mark.parametrize(("shift", "near"), [(8.0, False), (-8.0, True)])
 def test_training_steps_say_for_free_whether_the_aim_is_near(shift: float, near: bool) -> None:
     looking, model = look(), tiny_classifier()
@@ -99,21 +106,31 @@ def test_training_steps_say_for_free_whether_the_aim_is_near(shift: float, near:
     looking.check(model, 0)
     labels = torch.tensor([0, 1, 2])
     logits = torch.nn.functional.one_hot(labels, 3) * shift
-    place = torch.arange(3)
-    looking.watch(
-        Scores(
-            hidden=logits,
-            logits=logits,
-            labels=labels,
-            record_index=place,
-            unit_index=place,
-            allowed=(),
-            group="forget",
-        )
-    )
+    looking.watch(step_of(logits, labels))
     assert looking.near() is near
     looking.check(model, 5)
     assert not looking.near(), "a check starts afresh"
+
+
+def test_where_each_step_has_the_whole_request_its_next_steps_are_foreseen() -> None:
+    """Half of the records below all never seen is .5 below; the step that saw it moves them on, and the next one again."""
+
+    def after(*below: int) -> bool:
+        looking = look()
+        looking.check(tiny_classifier(), 0)
+        labels = torch.arange(len(looking.forget)) % 3
+        for count in below:
+            signs = torch.where(torch.arange(len(labels)) < count, -8.0, 8.0)
+            looking.watch(step_of(torch.nn.functional.one_hot(labels, 3) * signs[:, None], labels))
+        return looking.near()
+
+    whole = len(look().forget)
+    few = whole // 4
+    assert not after(0)
+    assert not after(few)
+    assert after(0, few), "from there the next two steps go below one half"
+    assert not after(few, few), "nothing moves"
+    assert not after(few, 0), "it moves away"
 
 
 def test_words_of_one_record_count_together() -> None:

@@ -154,6 +154,7 @@ LAYERS = [
         "cli_sisa",
         "cli_options",
     },
+    {"cli_prepare"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -93,13 +93,17 @@ def test_where_half_the_units_are_of_an_erased_class_the_target_is_half() -> Non
     assert distance(check, check) == pytest.approx(0.98 - 0.35)
 
 
-def play(aucs: list[float], *, every: int, steps: int, rule="two-sided", most=None, glance=lambda: False, folder=None):
+def play(
+    aucs: list[float], *, every: int, steps: int, rule="two-sided", most=None, glance=lambda: False, folder=None,
+    worth=lambda left: False,
+):  # fmt: skip
     """Run the callback over a model whose only weight counts the steps done."""
     model = torch.nn.Linear(1, 1, bias=False)
     values = iter(aucs)
     callback = StopRule(
-        lambda _, step: seen(step, next(values)), every, rule=rule, most=most, glance=glance, folder=folder
-    )
+        lambda _, step: seen(step, next(values)), every, rule=rule, most=most, glance=glance, folder=folder,
+        worth=worth,
+    )  # fmt: skip
     control = SimpleNamespace(should_training_stop=False)
     state = SimpleNamespace(global_step=0, max_steps=steps)
     with torch.no_grad():
@@ -149,6 +153,19 @@ def test_an_early_check_must_leave_enough_for_the_rest() -> None:
     assert [c.step for c in callback.checks] == [0, 3, 6]
     callback, _, _ = play([0.7, 0.6, 0.55, 0.5], every=3, steps=6, most=4, glance=lambda: True)
     assert [c.step for c in callback.checks] == [0, 1, 3, 6]
+
+
+def test_two_early_checks_that_cost_no_more_than_the_steps_left_may_go_beyond() -> None:
+    """Else few records, whose whole run costs little more than a check, would have one behind the last step alone."""
+
+    def steps_checked(least: int) -> list[int]:
+        aucs = [0.9, 0.8, 0.75, 0.7]
+        callback, _, _ = play(aucs, every=5, steps=5, most=2, glance=lambda: True, worth=lambda left: left >= least)
+        return [c.step for c in callback.checks]
+
+    assert steps_checked(2) == [0, 1, 2, 5]
+    assert steps_checked(4) == [0, 1, 5]
+    assert steps_checked(5) == [0, 5]
 
 
 def test_without_the_rule_all_steps_are_done_and_the_best_is_kept() -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +12,9 @@ import typer
 from expunge import cli_bench, cli_clean, cli_compare, cli_deep, cli_demo, cli_history, cli_plan, cli_sisa, processes
 from expunge.agreeing import agreeing
 from expunge.cli_help import PlainHelp
-from expunge.cli_options import A_METHOD, A_NAME, given, with_run_options
+from expunge.cli_options import A_METHOD, A_NAME, with_run_options
 from expunge.cli_outcome import gate, show_progress, show_record
+from expunge.cli_prepare import prepare, quiet_libraries
 from expunge.errors import ExpungeError, Problem, UsageError, printable
 
 __all__ = ["app", "main"]
@@ -81,24 +81,6 @@ def _complain(error: ExpungeError) -> None:
         print(f"expunge: {printable(str(error))}", file=sys.stderr)
 
 
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    import logging
-    import os
-    import warnings
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import transformers
-
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        for name in ("accelerate", "huggingface_hub", "datasets", "httpx"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong there is said in our own words
-        yield
-
-
 @app.command()
 def init(method: Annotated[str, A_METHOD] = "deepcut") -> None:
     """Print a commented config to fill in."""
@@ -117,14 +99,14 @@ def check(
 ) -> None:
     """Look for everything that is wrong with a run, before any weights load."""
     with agreeing():
-        prepared = _prepare(config, set_, options, out)
+        prepared = prepare(config, set_, options, out)
     if not processes.first():
         return
     request = prepared.request
     print(
         f"Nothing wrong found. {len(prepared.train)} training records: {len(request.forget)} to forget, "
         f"{len(request.retain)} to retain; {len(prepared.calibration)} for calibration, {len(prepared.evaluation)} "
-        "for evaluation."
+        f"for evaluation. Method: {prepared.config.as_dict()['method']['name']}."
     )
     cli_plan.warn(prepared)
 
@@ -148,10 +130,10 @@ def run(
             raise UsageError(Problem("--out", "no output folder is named", way_out))
         key = cli_history.signer(sign)
         cli_clean.must_be_free(out)
-        prepared = _prepare(config, set_, options, out)
+        prepared = prepare(config, set_, options, out)
     if processes.first():
         cli_plan.warn(prepared)
-    with _quiet_libraries(), ExitStack() as held:
+    with quiet_libraries(), ExitStack() as held:
         from expunge.erase import execute
 
         progress = show_progress()
@@ -185,9 +167,9 @@ def _hold(held: ExitStack, out: str, prepared: Any, progress: Any) -> Any:
 @with_run_options
 def plan(options: dict[str, Any], config: _Config = None, set_: _Set = None, json: _Json = False) -> None:
     """Say before a run whether erasure is needed, what it will cost, and what it cannot show. Writes nothing."""
-    prepared = _prepare(config, set_, options, None)
+    prepared = prepare(config, set_, options, None)
     cli_plan.warn(prepared)
-    with _quiet_libraries():
+    with quiet_libraries():
         from expunge.plan import make_plan
         from expunge.progress import ConsoleProgress
 
@@ -198,29 +180,6 @@ def plan(options: dict[str, Any], config: _Config = None, set_: _Set = None, jso
         print(json_module.dumps(made.as_dict(), indent=1))
     else:
         cli_plan.show_plan(made)
-
-
-def _prepare(config: Path | None, sets: Sequence[str] | None, options: dict[str, Any], out: str | None) -> Any:
-    from expunge.config import RunConfig
-    from expunge.folders import must_be_new
-
-    extra = must_be_new(out) if out is not None else []
-    if config is None and not given(options) and not sets:
-        way_out = "Give a config (`expunge init deepcut > run.toml`), or --model, --data, --forget and --held-out."
-        extra = [*extra, Problem("run", "neither a config nor options are given", way_out)]
-        raise UsageError(extra)
-    try:
-        settings = RunConfig.load(config, list(sets or ()), given(options))
-    except UsageError as error:
-        raise UsageError([*extra, *error.problems]) from None
-    with _quiet_libraries():
-        from expunge.apart import output_apart
-        from expunge.checks import check as check_all
-        from expunge.shareable import unshareable
-
-        if out is not None and not extra:
-            extra = output_apart(out, settings)
-        return check_all(settings, extra=[*extra, *unshareable(settings)])
 
 
 @app.command(name="audit")
@@ -241,7 +200,7 @@ def audit_(
     json: _Json = False,
 ) -> None:
     """Measure an unlearned model again: the same data and request, other audits or more retrained models."""
-    with _quiet_libraries():
+    with quiet_libraries():
         from expunge.folders import must_be_new
         from expunge.reaudit import reaudit
         from expunge.report import write
@@ -329,26 +288,26 @@ def show(
     print(explain(name, as_json=json), end="")
 
 
-app.command()(_quiet_libraries()(cli_demo.demo))
-app.command()(_quiet_libraries()(cli_demo.demo_generation))
+app.command()(quiet_libraries()(cli_demo.demo))
+app.command()(quiet_libraries()(cli_demo.demo_generation))
 app.command()(cli_clean.clean)
 app.command()(cli_compare.compare)
 app.command()(cli_plan.records)
 app.command()(cli_history.history)
 app.command()(cli_history.verify)
-app.command()(_quiet_libraries()(cli_sisa.train_sisa))
+app.command()(quiet_libraries()(cli_sisa.train_sisa))
 _bench = typer.Typer(help="Benchmark methods beside models retrained without the records.", no_args_is_help=True)
-_bench.command()(_quiet_libraries()(cli_bench.run))
+_bench.command()(quiet_libraries()(cli_bench.run))
 _bench.command()(cli_bench.table)
-_bench.command()(_quiet_libraries()(cli_bench.lira))
-_bench.command()(_quiet_libraries()(cli_bench.tofu))
-_bench.command()(_quiet_libraries()(cli_bench.continual))
-_bench.command()(_quiet_libraries()(cli_bench.authors))
-_bench.command()(_quiet_libraries()(cli_bench.deep))
+_bench.command()(quiet_libraries()(cli_bench.lira))
+_bench.command()(quiet_libraries()(cli_bench.tofu))
+_bench.command()(quiet_libraries()(cli_bench.continual))
+_bench.command()(quiet_libraries()(cli_bench.authors))
+_bench.command()(quiet_libraries()(cli_bench.deep))
 app.add_typer(_bench, name="bench")
 _deep = typer.Typer(help="Facts and rules: what can be deduced of a forgotten fact.", no_args_is_help=True)
 _deep.command()(cli_deep.plan)
-_deep.command()(_quiet_libraries()(cli_deep.measure))
+_deep.command()(quiet_libraries()(cli_deep.measure))
 app.add_typer(_deep, name="deep")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -316,7 +317,11 @@ class RunConfig:
             except UsageError as error:
                 problems.extend(error.problems)
         if problems:
-            raise UsageError(problems)
+            error = UsageError(problems)
+            right = _without(values, {problem.where for problem in problems})
+            with suppress(UsageError):
+                error.rest = cls.from_dict(right) if sets or right != values else None
+            raise error
         return cls(seed=values.get("seed", 0), **built)
 
     @classmethod
@@ -336,6 +341,16 @@ class RunConfig:
         values = _read_toml(file, "the config")
         anchor_paths(values, file.resolve().parent)
         return cls.from_dict(values, sets, flags)
+
+
+def _without(values: Mapping[str, Any], wrong: Collection[str]) -> dict[str, Any]:
+    """What is left when wrong sections and keys are left out, and the method where anything of it is wrong."""
+    known = SECTIONS if any(where.startswith("method") for where in wrong) else {*SECTIONS, "method"}
+    return {
+        name: {key: value for key, value in section.items() if f"{name}.{key}" not in wrong}
+        for name, section in values.items()
+        if name in known and isinstance(section, Mapping)
+    }
 
 
 def build_method(values: Mapping[str, Any]) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from expunge.errors import Problem, UsageError
 
-__all__ = ["absolute_paths", "anchor_paths", "expand_paths", "expanded", "path_problem"]
+__all__ = ["absolute_paths", "anchor_paths", "expand_paths", "expanded", "meant_beside", "path_problem"]
 
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, as Linux and macOS have it, near enough
 
@@ -26,6 +27,16 @@ _FILES_OR_HUB_IDS = {
     ("retrain", "models"),
 }
 _DATA_SUFFIXES = {".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".toml", ".conll", ".bio", ".iob", ".iob2"}
+
+
+def meant_beside(path: str | Path) -> str:
+    """`Did you mean "x"? ` for the nearest name in the folder of a path that is not there, or an empty string."""
+    place = Path(path).expanduser()
+    try:
+        near = get_close_matches(place.name, [other.name for other in place.parent.iterdir()], n=1, cutoff=0.75)
+    except OSError:
+        return ""
+    return f'Did you mean "{place.parent / near[0]}"? ' if near else ""
 
 
 def _change_paths(values: dict[str, Any], change: Callable[[str, bool, str], str]) -> None:

@@ -63,6 +63,8 @@ class UsageError(ExpungeError):
     """The request cannot be carried out as given; nothing was done. Carries every problem found, not only the first."""
 
     exit_code = 2
+    rest: Any = None
+    """Where settings are wrong: the configuration without these, so that what else is wrong can be looked for."""
 
     def __init__(self, problems: Problem | Iterable[Problem]) -> None:
         self.problems: Sequence[Problem] = (problems,) if isinstance(problems, Problem) else tuple(problems)

@@ -66,6 +66,11 @@ class Schedule:
     forget: int
     calibration: int
 
+    @property
+    def passes(self) -> float:
+        """Example-passes of a check."""
+        return (self.forget + self.calibration) / 3
+
 
 def samples(config: StopConfig, forget: int, calibration: int) -> tuple[int, int]:
     """Forget and calibration records a check scores, where its cost is no matter: the latter in proportion."""
@@ -152,6 +157,7 @@ class Look:
     passes: float = 0.0
     _unseen: np.ndarray = field(default_factory=lambda: np.zeros(0))
     _lately: list[float] = field(default_factory=list)
+    _whole: bool = False
     _then: _Seen | None = None
 
     def __post_init__(self) -> None:
@@ -244,11 +250,21 @@ class Look:
         if len(self._unseen) and len(scores.labels):
             places = np.searchsorted(self._unseen, scores.record_margins()) / len(self._unseen)
             self._lately.append(float(places.mean()))
+            self._whole = len(places) >= len(self.forget)
 
     def near(self) -> bool:
-        """Whether the last steps' records stand no higher than records never seen; dropout puts them a little low."""
-        near = len(self._lately) > 0 and float(np.mean(self._lately[-3:])) <= 0.5 + TOLERANCE
-        return bool(of_first([near])[0])
+        """Whether the last steps' records stand no higher than records never seen; dropout puts them a little low.
+
+        Where each step has the whole request (few records, few steps) it is asked where the next step would leave them,
+        going on as the last ones did: a step saw the weights before its own change, and the next one changes them again.
+        """
+        if not self._lately:
+            place = 1.0
+        elif self._whole:
+            place = self._lately[-1] - 2 * max(0.0, self._lately[-2:][0] - self._lately[-1])
+        else:
+            place = float(np.mean(self._lately[-3:]))
+        return bool(of_first([place <= 0.5 + TOLERANCE])[0])
 
 
 def _margins(tables: Sequence[ScoreTable]) -> list[np.ndarray]:

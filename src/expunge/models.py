@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from expunge.config_paths import path_problem
+from expunge.config_paths import meant_beside, path_problem
 from expunge.errors import Problem, UsageError
 
 __all__ = [
@@ -40,7 +40,13 @@ def inspect_folder(path: str, *, where: str) -> list[Problem]:
         return []
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        return [Problem(where, f'"{path}" is no folder', "Give a folder written by save_pretrained, or a hub id.")]
+        return [
+            Problem(
+                where,
+                f'"{path}" is no folder',
+                f"{meant_beside(path)}Give a folder written by save_pretrained, or a hub id.",
+            )
+        ]
     way_out = "Copy the file in place of the link."
     problems = [
         Problem(where, f'"{path}" holds {name}, a link out of the folder to "{target}"', way_out)
@@ -108,7 +114,11 @@ def _unloadable(path: str, error: Exception) -> tuple[str, str]:
         reason = f"{reason} {lines[1]}"
     if not is_local(path):
         reason = f"there is no such folder here, and as a hub id: {reason}"
-    return f'"{path}" cannot be loaded ({reason.rstrip(".")})', "Give a folder written by save_pretrained, or a hub id."
+    way_out = "Give a folder written by save_pretrained, or a hub id."
+    return (
+        f'"{path}" cannot be loaded ({reason.rstrip(".")})',
+        f"{'' if is_local(path) else meant_beside(path)}{way_out}",
+    )
 
 
 def load_tokenizer(path: str, *, where: str, trust_remote_code: bool = False) -> Any:

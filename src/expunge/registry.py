@@ -31,7 +31,8 @@ def find(kind: str, name: str) -> Any:
     points = _group(kind)
     if name not in points:
         way_out = f"{did_you_mean(name, points)}Known {kind}: {', '.join(sorted(points))}."
-        raise UsageError(Problem(f"{kind.rstrip('s')}.name", f'unknown name "{name}"', way_out))
+        where = "audit.audits or audit.more" if kind == "audits" else f"{kind.rstrip('s')}.name"
+        raise UsageError(Problem(where, f'unknown name "{name}"', way_out))
     return points[name].load()
 
 

@@ -21,6 +21,8 @@ Rule = Literal["two-sided", "accuracy", "none"]
 
 TOLERANCE = 0.02
 """An AUC no further from one half than this is as good as one half: no attacker gains by it."""
+_BEYOND = 2
+"""Early checks that may go beyond the number planned."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,9 @@ class StopRule(TrainerCallback):
         rule: What ends the run; the best step is kept either way.
         most: Checks in all, at most; the last step is checked in any case.
         glance: -> whether the last steps' own outputs say that the aim is near, so that a check is due early; free.
+        worth: Number of steps that are left -> whether a check costs no more than these: then two early ones may go beyond
+            `most`, as they are likely to save more.
+        soonest: Steps from one check to an early one, at least; None: a quarter of `every`.
         folder: Where the best step's weights wait while the run goes on, in a file of their own; None: in memory.
 
     Attributes:
@@ -149,10 +154,12 @@ class StopRule(TrainerCallback):
     def __init__(
         self, evaluate: Callable[[Any, int], Check], every: int, *, rule: Rule = "two-sided",
         most: int | None = None, glance: Callable[[], bool] = lambda: False, folder: Path | None = None,
+        worth: Callable[[int], bool] = lambda left: False, soonest: int | None = None,
     ) -> None:  # fmt: skip
-        self._evaluate, self._every, self._glance = evaluate, every, glance
+        self._evaluate, self._every, self._glance, self._worth = evaluate, every, glance, worth
         self._rule: Rule = rule
         self._most = most
+        self._soonest = max(1, every // 4) if soonest is None else soonest
         self._file = None if folder is None else folder / "best.safetensors"
         self._weights: dict[str, torch.Tensor] = {}
         self.checks: list[Check] = []
@@ -229,10 +236,11 @@ class StopRule(TrainerCallback):
                 yield name, stored.get_tensor(name)
 
     def _early(self, state: TrainerState, since: int) -> bool:
-        """Whether the aim is near, and a check now leaves enough of them for the rest of the run."""
-        after = len(self.checks) + 1 - -(state.max_steps - state.global_step) // self._every
-        affordable = self._most is None or after <= self._most
-        return affordable and since >= max(1, self._every // 4) and self._glance()
+        """Whether the aim is near, and a check now leaves enough of them for the rest of the run, or is worth its price."""
+        left = state.max_steps - state.global_step
+        after = len(self.checks) + 1 - -left // self._every
+        affordable = self._most is None or after <= self._most + (_BEYOND if self._worth(left) else 0)
+        return affordable and since >= self._soonest and self._glance()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

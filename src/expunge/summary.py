@@ -111,7 +111,8 @@ def print_summary(record: RunRecord) -> None:
     verdict = record.verdict
     last = f"Verdict ({verdict['evidence']}, {verdict['outcome']}): {verdict['sentence']}"
     found = [f"{finding.kind.capitalize()} ({finding.audit}): {finding.sentence}" for finding in record.findings]
-    for line in (*facts(record), *history_lines(record), *warnings(record), *found, *limits(record)[:1], last):
+    unknown = [f"Not shown by this run: {line[0].lower()}{line[1:]}" for line in limits(record)[:1]]
+    for line in (*facts(record), *history_lines(record), *warnings(record), *found, *unknown, last):
         console.print(line)
 
 
@@ -176,7 +177,7 @@ def warnings(record: RunRecord) -> list[str]:
     if unused := record.data.get("held_out_unused"):
         found.append(not_used(unused, record.config["data"]["held_out_sample"]))
     if record.verdict["outcome"] == "not reached":
-        found += _hint(record.verdict["classes"][record.verdict["evidence"]]["criteria"])
+        found += _hint(record, record.verdict["classes"][record.verdict["evidence"]]["criteria"])
     return found
 
 
@@ -185,13 +186,25 @@ def _writes(record: RunRecord) -> bool:
     return record.data.get("task") == "generation"
 
 
-def _hint(criteria: list[dict[str, Any]]) -> list[str]:
-    sides = {criterion["side"] for criterion in criteria}
-    if "low" in sides:
-        lower = "lower, --set stop.every=... smaller, or a smaller forgetting weight"
-        return [f"To try: --set training.learning_rate=... {lower}."]
-    higher = "To try: --set training.epochs=... higher, or --set training.learning_rate=... higher."
-    return [higher] * ("high" in sides)
+def _hint(record: RunRecord, criteria: list[dict[str, Any]]) -> list[str]:
+    """What to try, beside what it was, where the forget records stand too high or too low."""
+    sides = {criterion["side"] for criterion in criteria} & {"low", "high"}
+    if not sides:
+        return []
+    method, training = record.config["method"]["name"], record.config.get("training", {})
+    found = []
+    if record.training["history"]:
+        rate, epochs = training.get("learning_rate", 0.0), training.get("epochs", 0.0)
+        looked = [check["step"] for check in record.training.get("checks", ())]
+        if "low" in sides:
+            found.append(f"--set training.learning_rate={rate / 3:.2g} (it was {rate:g})")
+            if len(looked) > 1 and looked[-1] - looked[-2] > 1:
+                steps = ", ".join(map(str, looked))
+                found.append(f"--set stop.every={(looked[-1] - looked[-2]) // 2} (checks were at steps {steps})")
+        else:
+            found.append(f"--set training.epochs={2 * epochs:g} (it was {epochs:g})")
+            found.append(f"--set training.learning_rate={3 * rate:.2g} (it was {rate:g})")
+    return [f"To try: {'; '.join([*found, f'the settings of the method, or another one (expunge show {method})'])}."]
 
 
 def facts(record: RunRecord) -> list[str]:

@@ -229,8 +229,10 @@ class Unlearning:
                     return look.check(model, step)
 
             stop = StopRule(
-                check, looks.every, rule=self.stop.rule, most=looks.most, glance=look.near, folder=Path(folder)
-            )
+                check, looks.every, rule=self.stop.rule, most=looks.most, glance=look.near, folder=Path(folder),
+                worth=lambda left: looks.passes <= left * a_step,
+                soonest=1 if len(self.forget) <= settings.batch_size else None,
+            )  # fmt: skip
             head = (
                 None if self.task.of_tokens or not settings.lora_rank else head_of(model, self.task, self.forget).module
             )

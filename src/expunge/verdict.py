@@ -212,5 +212,6 @@ def _sentence(context: AuditContext, evidence: str, outcome: str, criteria: list
                 )
             else:
                 kind = "remembered" if criterion["side"] == "high" else "over-forgotten"
-                reasons.append(f"forget records are {kind} ({criterion['name']} {criterion['value']:+.3f})")
+                value = f"{criterion['value']:{'+' if ' minus ' in criterion['name'] else ''}.3f}"
+                reasons.append(f"forget records are {kind} ({criterion['name']} {value})")
     return f"Not reached, measured beside {beside}: {'; '.join(dict.fromkeys(reasons))}."

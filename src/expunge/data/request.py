@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from expunge.config import RequestConfig
+from expunge.config_paths import meant_beside
 from expunge.data import sources
 from expunge.data.conll import CONLL_SUFFIXES
 from expunge.data.duplicates import exact_duplicates
@@ -138,9 +139,9 @@ def _lines(path: Path) -> list[str]:
         reason = getattr(error, "strerror", None) or (
             "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
         )
-        way_out = (
-            "Give a text file with one id a line, or a .csv, .jsonl or .parquet file; single ids: --set request.ids=..."
-        )
+        other = meant_beside(path) if isinstance(error, FileNotFoundError) else ""
+        kinds = "a text file with one id a line, or a .csv, .jsonl or .parquet file; single ids: --set request.ids=..."
+        way_out = f"{other}Give {kinds}"
         raise UsageError(Problem("request.file", f'"{path}" cannot be read ({reason})', way_out)) from None
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from expunge.config_paths import meant_beside
 from expunge.data.conll import CONLL_SUFFIXES, read_conll
 from expunge.data.long_text import joined
 from expunge.data.records import Columns
@@ -85,7 +86,7 @@ def _read_path(path: Path, name: str, where: str, split: str | None, file_format
             )
             raise UsageError(problem) from None
     if suffix in SUFFIXES or path.is_absolute() or name.startswith(".") or name.count("/") > 1 or not name:
-        way_out = f"Give {_SHOWN}, a folder from save_to_disk, or a hub id."
+        way_out = f"{meant_beside(path)}Give {_SHOWN}, a folder from save_to_disk, or a hub id."
         raise UsageError(Problem(where, f'"{name}" does not exist', way_out))
     return _read_hub(name, where, split)
 
@@ -111,7 +112,7 @@ def _read_hub(name: str, where: str, split: str | None) -> Columns:
     try:
         loaded = datasets.load_dataset(name, split=split)
     except Exception as error:  # the hub client raises many kinds; each means the source cannot be had
-        way_out = "Give a file that exists, or a hub id you can reach."
+        way_out = f"{meant_beside(name)}Give a file that exists, or a hub id you can reach."
         what = f'"{name}" is no file and could not be loaded as a hub id ({_first_line(error)})'
         raise UsageError(Problem(where, what, way_out)) from None
     return _read_object(loaded, where, split)
