@@ -20,6 +20,7 @@ from expunge.page import as_json
 from expunge.record import RunRecord
 from expunge.record_rows import AT_ONCE, Column, record_rows
 from expunge.report import render
+from expunge.summary import warnings
 from report_records import grown, real_record
 
 EVIL = "\"><script>alert('é')</script><!--&amp;"
@@ -50,6 +51,28 @@ def text_of(page: str) -> str:
 def section(page: str, name: str) -> str:
     """What stands under the heading with this id, up to the next of its rank."""
     return page[page.index(f'id="{name}"') :].partition("<h2")[0]
+
+
+@pytest.mark.parametrize(
+    ("side", "words"),
+    [
+        ("low", ("learning_rate=0.00067 (it was 0.002)", "stop.every=2 (checks were at steps 0, 5)")),
+        ("high", ("epochs=",)),
+    ],
+)
+def test_a_hint_says_what_to_try_beside_what_it_was(record: RunRecord, side: str, words: tuple[str, ...]) -> None:
+    checks = [{**record.training["checks"][0], "step": step} for step in (0, 5)]
+    evidence = record.verdict["evidence"]
+    classes = {**record.verdict["classes"], evidence: {"criteria": [{"side": side}]}}
+    missed = dataclasses.replace(
+        record, training={**record.training, "checks": checks},
+        verdict={**record.verdict, "outcome": "not reached", "classes": classes},
+    )  # fmt: skip
+    (hint,) = [line for line in warnings(missed) if line.startswith("To try")]
+    for word in (*words, "(expunge show deepcut)"):
+        assert word in hint
+    without = dataclasses.replace(missed, training={**missed.training, "history": []})
+    assert not any("learning_rate" in line for line in warnings(without)), "a method without steps has none"
 
 
 def test_the_verdict_is_one_sentence_with_its_evidence_class(record: RunRecord, page: str) -> None:

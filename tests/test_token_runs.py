@@ -126,6 +126,7 @@ def test_from_the_shell_with_a_file_and_without_a_config(folder: Path, tmp_path:
         "--set", "training.learning_rate=1e-3", "--set", "audit.bootstrap=50",
     ])  # fmt: skip
     assert result.exit_code == 0, result.output
+    assert "token accuracy, forget" in result.output
     assert (tmp_path / "out" / "report.html").is_file()
     assert load_model(str(tmp_path / "out"), TASK.auto_class, where="x") is not None
     saved = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "out").glob("*.[jh][st]*[nl]"))

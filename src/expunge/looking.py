@@ -83,7 +83,7 @@ def schedule(config: StopConfig, forget: int, calibration: int, run: float, step
 
     Both samples shrink, to 32 records at least, until four checks (two on the way, one early, one after the last) cost no
     more than a tenth of the run; then there are as many checks as fit. Settings that are given are kept. The look
-    before the first step comes on top: a run has scored the original anyway.
+    before the first step comes on top: a run has scored the original anyway. So do the stop rule's early looks at short runs.
 
     Args:
         config: The stop rule's settings.

@@ -30,7 +30,8 @@ def table(record: RunRecord) -> list[tuple[str, dict[str, Measurement]]]:
     """Rows of the main table: what is measured, and the measurement of each model."""
     rows: dict[str, dict[str, Measurement]] = {}
     for m in record.measurements:
-        rows.setdefault(f"{m.name}, {m.group}", {})[m.model] = m
+        name = "token accuracy" if m.name == "accuracy" and m.audit == "utility" and _writes(record) else m.name
+        rows.setdefault(f"{name}, {m.group}", {})[m.model] = m
     return list(rows.items())
 
 
