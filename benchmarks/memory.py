@@ -99,9 +99,11 @@ def _method(way: str) -> Any:
     from expunge.methods.npo import NPO
     from expunge.methods.undial import UNDIAL
 
-    return {
-        "npo": NPO(), "npo-kl": NPO(retain="kl"), "undial": UNDIAL(), "gradient-difference-kl": GradientDifference(retain="kl")
-    }[way]  # fmt: skip
+    methods = {
+        "npo": NPO(), "npo-kl": NPO(retain="kl"), "undial": UNDIAL(),
+        "gradient-difference-kl": GradientDifference(retain="kl", retain_ratio=1),
+    }  # fmt: skip
+    return methods[way]
 
 
 def _memory(field: str) -> int:
