@@ -99,6 +99,7 @@ LAYERS = [
     {"tiny_jobs"},
     {"metrics", "reference", "partner_queue", "step", "token_reference"},
     {"stopping"},
+    {"foresight"},
     {"looking"},
     {"callback"},
     {"kernel_step", "leave_out", "methods.base", "audits.base"},

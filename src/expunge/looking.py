@@ -11,6 +11,7 @@ import torch
 
 from expunge.collectives import of_first
 from expunge.config import StopConfig
+from expunge.foresight import Foresight
 from expunge.head import head_of
 from expunge.matching import Before, Matched, compare
 from expunge.models import passes_of
@@ -140,6 +141,7 @@ class Look:
         batch_size: Records a forward pass.
         given: Scores of all forget and calibration records under the original, where the run has them: then the first
             look is free.
+        foresight: Follows each record between looks, where a pass over them takes few steps.
 
     Attributes:
         passes: Example-passes spent so far.
@@ -154,10 +156,10 @@ class Look:
     seed: int
     batch_size: int = 64
     given: tuple[ScoreTable, ScoreTable] | None = None
+    foresight: Foresight | None = None
     passes: float = 0.0
     _unseen: np.ndarray = field(default_factory=lambda: np.zeros(0))
     _lately: list[float] = field(default_factory=list)
-    _whole: bool = False
     _then: _Seen | None = None
 
     def __post_init__(self) -> None:
@@ -176,20 +178,32 @@ class Look:
         if self._then is None:
             tables = self._first(model)
             self._then = _Seen(tables, self._figures(tables), self._figures(self._sampled(tables)))
-            self._unseen = np.sort(tables[1].record_margins)
+            self._place(self._wide[0], tables)
             return self._made(step, self._then.wide, self._compared(tables, None))
         then = self._then
         tables = self._scored(model, [wide[narrow] for wide, narrow in zip(self._wide, self._narrow, strict=True)])
         changed = np.array(self._figures(tables)[:4]) - np.array(then.narrow[:4])
         figures = [*np.clip(np.array(then.wide[:4]) + changed, 0, 1).tolist(), then.wide[4]]
+        self._place(self._wide[0][self._narrow[0]], tables)
+        return self._made(step, figures, self._compared(tables, then.tables))
+
+    def _place(self, positions: np.ndarray, tables: list[ScoreTable]) -> None:
+        """Take the margins of records never seen as what the next steps' records are placed among."""
         if len(tables[1]):
             self._unseen = np.sort(tables[1].record_margins)
-        return self._made(step, figures, self._compared(tables, then.tables))
+        if self.foresight is not None and len(self._unseen):
+            self.foresight.looked(positions, self._placed(tables[0].record_margins))
+
+    def _placed(self, margins: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self._unseen, margins) / len(self._unseen)
 
     def state(self) -> Snapshot:
         """What it has seen since the first look, which is at the original and can be had again."""
         unseen = torch.from_numpy(self._unseen.astype(np.float64))
-        return Snapshot({"unseen": unseen}, {"lately": self._lately, "passes": self.passes})
+        found = Snapshot({"unseen": unseen}, {"lately": self._lately, "passes": self.passes})
+        if self.foresight is not None:
+            found.add("foresight", self.foresight.state())
+        return found
 
     def restore(self, snapshot: Snapshot, model: Any) -> None:
         """Take over what `state` gave.
@@ -202,6 +216,8 @@ class Look:
         self._unseen = snapshot.tensors["unseen"].numpy()
         self._lately[:] = snapshot.values["lately"]
         self.passes = snapshot.values["passes"]
+        if self.foresight is not None:
+            self.foresight.restore(snapshot.part("foresight"))
 
     def _first(self, model: Any) -> list[ScoreTable]:
         if self.given is None:
@@ -248,23 +264,20 @@ class Look:
     def watch(self, scores: Scores) -> None:
         """Take note of a training step's own forget outputs: where its records stand among calibration records."""
         if len(self._unseen) and len(scores.labels):
-            places = np.searchsorted(self._unseen, scores.record_margins()) / len(self._unseen)
+            places = self._placed(scores.record_margins())
             self._lately.append(float(places.mean()))
-            self._whole = len(places) >= len(self.forget)
+            if self.foresight is not None:
+                self.foresight.stepped(scores.records(), places)
 
     def near(self) -> bool:
-        """Whether the last steps' records stand no higher than records never seen; dropout puts them a little low.
-
-        Where each step has the whole request (few records, few steps) it is asked where the next step would leave them,
-        going on as the last ones did: a step saw the weights before its own change, and the next one changes them again.
+        """Whether a look is due early: the next step would lead away from records never seen or, where single records are
+        not followed, the last steps' records stand no higher than these; dropout puts them a little low.
         """
-        if not self._lately:
-            place = 1.0
-        elif self._whole:
-            place = self._lately[-1] - 2 * max(0.0, self._lately[-2:][0] - self._lately[-1])
+        if self.foresight is not None:
+            near = self.foresight.due()
         else:
-            place = float(np.mean(self._lately[-3:]))
-        return bool(of_first([place <= 0.5 + TOLERANCE])[0])
+            near = len(self._lately) > 0 and float(np.mean(self._lately[-3:])) <= 0.5 + TOLERANCE
+        return bool(of_first([near])[0])
 
 
 def _margins(tables: Sequence[ScoreTable]) -> list[np.ndarray]:

@@ -232,6 +232,11 @@ class Scores:
         """Mean over units of KL(original || model), in nats; 0 without units."""
         return self.total_with_reference(_kl) / max(1, len(self.labels))
 
+    def records(self) -> np.ndarray:
+        """(rows,) positions, among all records of the group, of the rows that `record_margins` gives."""
+        each = self._logits is not None and not self.several_units
+        return (self.record_index if each else self.record_index.unique()).cpu().numpy()
+
     def record_margins(self) -> np.ndarray:
         """(rows,) log-odds of each row's record, in nats, as `ScoreTable.record_margins`; for those who only look on.
 

@@ -16,6 +16,7 @@ from expunge.checkpoints import Checkpoints
 from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.config_paths import expanded
 from expunge.fit import arguments, fit, plain, train
+from expunge.foresight import FEW_STEPS, Foresight
 from expunge.head import head_of
 from expunge.looking import Look, known_units, rows_a_step, samples, schedule
 from expunge.methods.base import MethodContext, Procedure, ProcedureContext
@@ -223,6 +224,8 @@ class Unlearning:
                 self.stop, len(self.forget), len(self.calibration), args.max_steps * a_step, args.max_steps
             )
             look = self._look((looks.forget, looks.calibration))
+            few = a_pass <= FEW_STEPS and settings.accumulation == 1
+            look.foresight = Foresight(len(self.forget)) if few else None
 
             def check(model: Any, step: int) -> Check:
                 with trainer.gathered():
@@ -231,7 +234,7 @@ class Unlearning:
             stop = StopRule(
                 check, looks.every, rule=self.stop.rule, most=looks.most, glance=look.near, folder=Path(folder),
                 worth=lambda left: looks.passes <= left * a_step,
-                soonest=1 if len(self.forget) <= settings.batch_size else None,
+                soonest=1 if few else None,
             )  # fmt: skip
             head = (
                 None if self.task.of_tokens or not settings.lora_rank else head_of(model, self.task, self.forget).module
