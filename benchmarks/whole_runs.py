@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -164,14 +165,18 @@ def row(
     settings = METHODS[method] + given.set
     if not (out / "record.json").exists():
         words = ["run", *files["words"], "--method", method, "--seed", str(seed), "--out", str(out)]
-        told([*words, *(word for value in settings for word in ("--set", value))])
+        told([*words, *(word for value in settings for word in ("--set", value))], out.with_name(f"{out.name}.log"))
     again = out.with_name(f"{out.name}-beside-{given.retrained}")
     if not (again / "record.json").exists():
         models = [word for i in range(given.retrained) for word in ("--retrained", str(work / f"model-{100 + i}"))]
-        told(["audit", str(out), *models, "--out", str(again)])
+        told(["audit", str(out), *models, "--out", str(again)], again.with_name(f"{again.name}.log"))
     own, beside = (json.loads((place / "record.json").read_text(encoding="utf-8")) for place in (out, again))
     spent = {name: seconds for name, seconds in own["timings"].items() if name != "started_unix"}
     retraining = float(np.median(took))
+    said = out.with_name(f"{out.name}.log").read_text(
+        encoding="utf-8"
+    )  # a record is made before its audits' time is known
+    spent["audit"] = float(re.search(r"auditing: done in ([\d.]+) s", said)[1])
     audited = spent["unlearn"] + spent["score"] + spent["audit"]
     return {
         "data": given.name, "share": given.share, "method": method, "seed": seed, "settings": settings,
@@ -183,8 +188,10 @@ def row(
     }  # fmt: skip
 
 
-def told(words: list[str]) -> None:
+def told(words: list[str], log: Path) -> None:
+    """Run the command, and keep what it said of its stages."""
     done = subprocess.run([sys.executable, "-m", "expunge", *words], capture_output=True, text=True, check=False)
+    log.write_text(done.stderr, encoding="utf-8")
     if done.returncode:
         raise SystemExit(f"expunge {' '.join(words)} ended with {done.returncode}:\n{done.stderr}")
 

@@ -215,7 +215,7 @@ class AuditConfig(_Section):
 
     audits: tuple[str, ...] = option((), "audits to run; left out: those that fit the model and cost no further pass")
     more: tuple[str, ...] = option((), "audits beside these, such as truth-ratio or relearning")
-    retain_sample: PositiveInt = option(2000, "retain records scored, at most")
+    retain_sample: PositiveInt = option(1000, "retain records scored, at most")
     bootstrap: PositiveInt = option(1000, "resamples behind each interval")
     confidence: Fraction = option(0.95, "confidence level of the intervals")
     max_utility_loss: Positive = option(
