@@ -148,13 +148,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--largest", type=int, default=SIZES[-1], help="data sets up to so many records")
     parser.add_argument("--most", type=int, default=REQUESTS[-1], help="requests of up to so many records")
+    parser.add_argument("--least", type=int, default=REQUESTS[0], help="requests of so many records and more")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--svg", type=Path, default=None)
     given = parser.parse_args()
     rows = []
-    for name in METHODS:
-        rows += curve(name, [(size, REQUEST) for size in SIZES if size <= given.largest], given.repeats)
-        rows += curve(name, [(DATA, request) for request in REQUESTS if request <= given.most], given.repeats)
+    for name in given.methods:
+        if sizes := [(size, REQUEST) for size in SIZES if size <= given.largest]:
+            rows += curve(name, sizes, given.repeats)
+        requests = [(DATA, request) for request in REQUESTS if given.least <= request <= given.most]
+        rows += curve(name, requests, given.repeats)
         print(table(rows), flush=True)
         if given.json:
             found = {"machine": machine(torch.get_num_threads()), "rows": rows}
