@@ -150,6 +150,24 @@ def test_the_stop_rule_keeps_the_step_it_names(objects) -> None:
     assert accuracy.value == kept["forget"] > 0, "the model handed back is the one of that check"
 
 
+def test_a_few_records_are_looked_at_on_the_way_unless_told_when(objects) -> None:
+    """One step a pass: what a tenth of the run pays for is a look behind the last one."""
+    model, tokenizer, train, held_out, ids = objects
+
+    def looked(**stop: int) -> list[int]:
+        training = TrainingConfig(epochs=10.0, min_steps=1, learning_rate=2e-3, batch_size=6)
+        found = unlearn(
+            model, train, "gradient-ascent", forget=ids[:6], held_out=held_out, tokenizer=tokenizer, text="text", id="id",
+            training=training, stop=StopConfig(**stop), audit=AuditConfig(bootstrap=20),
+        )  # fmt: skip
+        return [check["step"] for check in found.record.training["checks"]]
+
+    on_the_way = looked()
+    assert len(on_the_way) in (3, 4)
+    assert 1 < on_the_way[1] < 10
+    assert looked(every=10) == [0, 10]
+
+
 def test_a_single_record_can_be_forgotten(objects) -> None:
     model, tokenizer, train, held_out, ids = objects
     gentle = {**QUICK, "training": TrainingConfig(min_steps=10, learning_rate=1e-4), "stop": StopConfig(every=1)}

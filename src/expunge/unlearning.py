@@ -224,7 +224,7 @@ class Unlearning:
                 self.stop, len(self.forget), len(self.calibration), args.max_steps * a_step, args.max_steps
             )
             look = self._look((looks.forget, looks.calibration))
-            few = a_pass <= FEW_STEPS and settings.accumulation == 1
+            few = self.stop.every is None and a_pass <= FEW_STEPS and settings.accumulation == 1
             look.foresight = Foresight(len(self.forget)) if few else None
 
             def check(model: Any, step: int) -> Check:
@@ -233,7 +233,7 @@ class Unlearning:
 
             stop = StopRule(
                 check, looks.every, rule=self.stop.rule, most=looks.most, glance=look.near, folder=Path(folder),
-                worth=lambda left: looks.passes <= left * a_step,
+                worth=lambda left: self.stop.every is None and looks.passes <= left * a_step,
                 soonest=1 if few else None,
             )  # fmt: skip
             head = (
