@@ -31,7 +31,7 @@ from expunge.trainer import UnlearnTrainer
 
 ROWS = toy_answers(48)
 HELD = [
-    {**row, "id": f"h-{row['id']}", "prompt": row["prompt"].replace("Code", "Kode")} for row in toy_answers(40, seed=9)
+    {**row, "id": f"h-{row['id']}", "prompt": row["prompt"].replace("Code", "Kode")} for row in toy_answers(80, seed=9)
 ]
 FORGET = [row["id"] for row in ROWS[:8]]
 TASK = Generation(byte_tokenizer(), 64, tuple(map(str, range(259))))

@@ -30,16 +30,17 @@ class Foresight:
     _places: np.ndarray = field(init=False)
     _read: np.ndarray = field(init=False)
     _step: int = 0
-    _speed: float = 0.0
     _shift: float = 0.0
+    _moved: list[tuple[float, int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._places = np.full(self.count, np.nan)
         self._read = np.zeros(self.count, dtype=np.int64)
 
     def looked(self, records: np.ndarray, places: np.ndarray) -> None:
-        """A look saw these records of the weights as they are now."""
+        """A look saw these records of the weights as they are now; how fast they move is asked anew."""
         self._places[records], self._read[records] = places, self._step
+        self._moved.clear()
 
     def stepped(self, records: np.ndarray, places: np.ndarray) -> None:
         """A step read these records (views of one may repeat) and has changed the weights since."""
@@ -51,26 +52,40 @@ class Foresight:
             self._shift = float((now - self._places[own])[fresh].mean())
         now = now - self._shift
         if (moved := known & (since > 0)).any():
-            self._speed = float((now - self._places[own])[moved].sum() / since[moved].sum())
+            far = float((now - self._places[own])[moved].sum())
+            self._moved.append((far, int(since[moved].sum()), int(moved.sum())))
         self._places[own], self._read[own] = now, self._step
         self._step += 1
+
+    def speed(self) -> float | None:
+        """How far a record moves a step, by the last readings of as many records as there are; None: too few since a look."""
+        far, steps, records = 0.0, 0, 0
+        for one in reversed(self._moved):
+            far, steps, records = far + one[0], steps + one[1], records + one[2]
+            if records >= self.count:
+                break
+        return far / steps if 2 * records > self.count else None
 
     def due(self) -> bool:
         """Whether the next step would leave the records further from the middle of those never seen than they are now."""
         known = ~np.isnan(self._places)
         if not known.any():
             return False
-        here = float((self._places + self._speed * (self._step - self._read))[known].mean())
-        return here + min(0.0, self._speed) / 2 <= 0.5
+        speed = self.speed()
+        if speed is None:
+            return False
+        here = float((self._places + speed * (self._step - self._read))[known].mean())
+        return here + min(0.0, speed) / 2 <= 0.5
 
     def state(self) -> Snapshot:
         """All that it has seen."""
         import torch
 
         tensors = {"places": torch.from_numpy(self._places.copy()), "read": torch.from_numpy(self._read.copy())}
-        return Snapshot(tensors, {"step": self._step, "speed": self._speed, "shift": self._shift})
+        return Snapshot(tensors, {"step": self._step, "shift": self._shift, "moved": self._moved})
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take over what `state` gave."""
         self._places, self._read = (snapshot.tensors[name].numpy().copy() for name in ("places", "read"))
-        self._step, self._speed, self._shift = (snapshot.values[name] for name in ("step", "speed", "shift"))
+        self._step, self._shift = snapshot.values["step"], snapshot.values["shift"]
+        self._moved = [(far, steps, records) for far, steps, records in snapshot.values["moved"]]

@@ -21,7 +21,7 @@ Rule = Literal["two-sided", "accuracy", "none"]
 
 TOLERANCE = 0.02
 """An AUC no further from one half than this is as good as one half: no attacker gains by it."""
-_BEYOND = 2
+_BEYOND = 4
 """Early checks that may go beyond the number planned."""
 
 
@@ -140,7 +140,7 @@ class StopRule(TrainerCallback):
         rule: What ends the run; the best step is kept either way.
         most: Checks in all, at most; the last step is checked in any case.
         glance: -> whether the last steps' own outputs say that the aim is near, so that a check is due early; free.
-        worth: Number of steps that are left -> whether a check costs no more than these: then two early ones may go beyond
+        worth: Number of steps that are left -> whether a check costs no more than these: then four early ones may go beyond
             `most`, as they are likely to save more.
         soonest: Steps from one check to an early one, at least; None: a quarter of `every`.
         folder: Where the best step's weights wait while the run goes on, in a file of their own; None: in memory.
