@@ -60,13 +60,18 @@ def prepare(config: Path | None, sets: Sequence[str] | None, options: dict[str, 
         raise UsageError([*extra, *error.problems, *further]) from None
     with quiet_libraries():
         from expunge.apart import output_apart
-        from expunge.checks import check as check_all
         from expunge.shareable import unshareable
 
         if out is not None and not extra:
             extra = output_apart(out, settings)
-        with _salt_told(settings.privacy.salt_file):
-            return check_all(settings, extra=[*extra, *unshareable(settings)])
+        return _checked(settings, [*extra, *unshareable(settings)])
+
+
+def _checked(settings: Any, extra: Sequence[Problem] = ()) -> Any:
+    from expunge.checks import check
+
+    with _salt_told(settings.privacy.salt_file):
+        return check(settings, extra=extra)
 
 
 @contextmanager
@@ -91,9 +96,7 @@ def _beside(settings: Any, wrong: Collection[str]) -> list[Problem]:
         return []
     try:
         with quiet_libraries():
-            from expunge.checks import check as check_all
-
-            check_all(settings)
+            _checked(settings)
     except UsageError as error:
         return [p for p in error.problems if p.where.partition(".")[0] not in _OF_METHOD.union(wrong)]
     return []

@@ -68,13 +68,10 @@ class Foresight:
 
     def due(self) -> bool:
         """Whether the next step would leave the records further from the middle of those never seen than they are now."""
-        known = ~np.isnan(self._places)
-        if not known.any():
-            return False
         speed = self.speed()
         if speed is None:
             return False
-        here = float((self._places + speed * (self._step - self._read))[known].mean())
+        here = float(np.nanmean(self._places + speed * (self._step - self._read)))
         return here + min(0.0, speed) / 2 <= 0.5
 
     def state(self) -> Snapshot:

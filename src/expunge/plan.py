@@ -159,7 +159,7 @@ def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float) -> 
         if expected is not None:
             passes, steps = expected
             looks = schedule(config.stop, len(forget), len(encoded["calibration"]), passes, steps)
-            checks = round(steps * (looks.forget + looks.calibration) / 3, 1)
+            checks = round(steps * looks.passes, 1)
         basis = (
             "three forward passes a training pass"
             if passes is not None
@@ -176,7 +176,7 @@ def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float) -> 
     passes = step_passes(method, sampler, len(forget), len(retain), steps, settings.accumulation)
     a_step = rows_a_step(method, settings.batch_size, len(forget), len(retain))
     looks = schedule(config.stop, len(forget), len(encoded["calibration"]), steps * a_step, steps)
-    checks = -(-steps // looks.every) * (looks.forget + looks.calibration) / 3
+    checks = -(-steps // looks.every) * looks.passes
     per_pass, basis = 3 * forward, "scoring: three forward passes a training pass"
     if not method.needs_base:
         tried = min(_TRIAL_STEPS, steps)

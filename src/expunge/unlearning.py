@@ -233,7 +233,7 @@ class Unlearning:
 
             stop = StopRule(
                 check, looks.every, rule=self.stop.rule, most=looks.most, glance=look.near, folder=Path(folder),
-                worth=lambda left: self.stop.every is None and looks.passes <= left * a_step,
+                worth=lambda left: few and looks.passes <= left * a_step,
                 soonest=1 if few else None,
             )  # fmt: skip
             head = (
