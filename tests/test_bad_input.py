@@ -356,6 +356,8 @@ def test_the_salt_is_not_made_in_silence(job: Job, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     words = ["check", *(word for word in job.flags() if word not in ("--salt-file", str(job.salt)))]
     salt = str(tmp_path / "expunge" / "salt")
+    assert call([*words, "--method", "depcut"])[0] == 2
+    assert not (tmp_path / "expunge").exists(), "a refused command makes none"
     said = [salt in call(words)[2] for _ in range(2)]
     assert said == [True, False]
 

@@ -126,7 +126,6 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     """
     inputs = inputs or Inputs()
     found = Collector()
-    found.problems.extend(extra)
     model_config, tokenizer, task = suitability.original(config, inputs.model, inputs.tokenizer, found)
     source = inputs.train if inputs.train is not None else config.data.train
     read = found.run(read_source, config, inputs.train, config.data.train, "data.train", config.data.train_split)
@@ -195,6 +194,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
         groups = [("data.train", train), *(("data.held_out", half) for half in halves[:2])]
         for where, records in (*groups, *(("request.past", rows) for _, rows in past or ())):
             found.problems.extend(found.run(made.misfits, records, where) or [])
+    found.problems[:0] = extra
     found.finish()
     salt = salt or read_salt()  # made now, when nothing else is wrong
     assert max_length is not None

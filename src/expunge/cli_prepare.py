@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,7 @@ def prepare(config: Path | None, sets: Sequence[str] | None, options: dict[str, 
     try:
         settings = RunConfig.load(config, list(sets or ()), given(options))
     except UsageError as error:
-        wrong = {problem.where.partition(".")[0] for problem in error.problems}
-        further = [] if wrong & _INPUTS else _beside(error.rest, wrong)
-        raise UsageError([*extra, *error.problems, *further]) from None
+        raise UsageError([*extra, *error.problems, *_beside(error)]) from None
     with quiet_libraries():
         from expunge.apart import output_apart
         from expunge.shareable import unshareable
@@ -90,13 +88,14 @@ def _salt_told(chosen: str | None) -> Iterator[None]:
             print(f"A secret salt was made, by which ids are shown: {path}. Keep it like a key.", file=sys.stderr)
 
 
-def _beside(settings: Any, wrong: Collection[str]) -> list[Problem]:
-    """What else is wrong, where settings of these sections are, which are left out; nothing is said of the method."""
-    if settings is None:
+def _beside(refused: UsageError) -> list[Problem]:
+    """What else is wrong where settings are, whose sections are left out; nothing is said of the method."""
+    wrong = {problem.where.partition(".")[0] for problem in refused.problems}
+    if wrong & _INPUTS or refused.rest is None:
         return []
     try:
         with quiet_libraries():
-            _checked(settings)
+            _checked(refused.rest, refused.problems)  # a check that is refused makes no salt
     except UsageError as error:
         return [p for p in error.problems if p.where.partition(".")[0] not in _OF_METHOD.union(wrong)]
     return []
