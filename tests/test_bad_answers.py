@@ -83,6 +83,10 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]] = {
         {"rows": [{"id": r["id"], "instruction": "Say it.", "input": r["prompt"], "output": r["answer"]} for r in ROWS]},
         (), ('a column "input" that says something', "part of the prompt"),
     ),
+    "lists of messages": (
+        {"rows": [{"id": row["id"], "messages": [{"role": "user", "content": row["prompt"]}]} for row in ROWS]}, (),
+        ('no column "prompt"', "Bring each record's messages to a prompt and an answer"),
+    ),
     "false answers that are missing": ({}, ("--audit", "truth-ratio"), ("truth-ratio needs false answers",)),
     "a base that is missing": ({}, ("--audit", "reference"), ("reference needs the base model", "--base")),
     "an audit that is misspelt": ({}, ("--audit", "truth_ratio"), ('Did you mean "truth-ratio"?',)),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -360,6 +362,30 @@ def test_the_salt_is_not_made_in_silence(job: Job, tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "expunge").exists(), "a refused command makes none"
     said = [salt in call(words)[2] for _ in range(2)]
     assert said == [True, False]
+
+
+def test_a_place_where_nobody_may_look_is_told_with_all_else(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file of somebody else's closed folder; who runs these tests may be allowed everything."""
+    plain = os.stat
+
+    def closed(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(path).startswith("/closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return plain(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", closed)
+    code, _, error = call(["check", *job.flags(**{"salt-file": "/closed/salt", "forget": "none.txt"})])
+    assert code == 2
+    assert "privacy.salt_file" in error
+    assert "none.txt" in error
+
+
+def test_what_hangs_on_a_wrong_base_is_not_told_beside_it(job: Job) -> None:
+    words = ["--base", "~nobody-at-all/x", "--neighbours", ".85", "--method", "depcut"]
+    code, _, error = call(["check", *job.flags(), *words])
+    assert code == 2
+    assert "nobody-at-all" in error
+    assert "request.neighbours" not in error
 
 
 def test_a_wrong_command_line_is_2_and_shows_usage() -> None:

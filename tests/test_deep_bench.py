@@ -117,6 +117,9 @@ def test_what_is_done_is_not_done_again_and_other_facts_are_refused(folder: Path
     other.write_text(CONFIG.replace('"f1"', '"f99"').replace("[recipe]", "[data]\n[recipe]"), encoding="utf-8")
     with pytest.raises(UsageError, match="unknown section"):
         DeepConfig.load(other)
+    other.write_text(f"{CONFIG}\n[methods.halting]\nmethod = 'npo'\nstop = {{ every = 2 }}\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"methods.halting.stop: this benchmark has no stop rule"):
+        DeepConfig.load(other)
     table = write_deep_table(results, results / "deep.md").read_text(encoding="utf-8")
     assert "answers 8 of 8 facts (100.0%)" in table
     with pytest.raises(UsageError, match="holds no rows"):

@@ -69,3 +69,17 @@ def test_it_goes_on_from_what_was_kept() -> None:
         one.stepped(np.array(ALL), np.full(4, 0.55))
     assert again.due() is found.due() is True
     assert again.state().values == found.state().values
+
+
+def test_records_that_rise_need_no_look() -> None:
+    """Below one half and rising, as after an overshoot, the next step leads nearer."""
+    assert not after((ALL, 0.2), (ALL, 0.3), (ALL, 0.4), looked=0.2).due()
+
+
+def test_weights_that_were_moved_otherwise_are_asked_anew() -> None:
+    """A model taken back before its first step reads lower: that is no dropout, and is not taken off what follows."""
+    found = after(looked=0.95)
+    found.unplaced()
+    for place in (0.65, 0.6, 0.55):
+        found.stepped(np.array(ALL), np.full(4, place))
+    assert found.due(), ".5 by now, .45 after the next"

@@ -11,6 +11,7 @@ from expunge.config import StopConfig
 from expunge.foresight import Foresight
 from expunge.head import head_of
 from expunge.looking import SHARE, Look, Schedule, rows_a_step, schedule
+from expunge.matching import Places
 from expunge.scoring import score
 from expunge.step import Scores
 from expunge.tasks.base import Encoded
@@ -133,6 +134,24 @@ def test_where_single_records_are_followed_the_next_step_is_foreseen() -> None:
     again.foresight = Foresight(len(looking.forget))
     again.restore(kept, model)
     assert again.near(), "as an interrupted run goes on"
+
+
+def test_between_looks_records_are_placed_among_their_own_class() -> None:
+    """Records of a hard class above what was never seen of it are remembered, however surely others are known."""
+    looking, model = look(), tiny_classifier()
+    looking.check(model, 0)
+    easy, hard = looking.calibration.flat_labels.count(0), looking.calibration.flat_labels.count(1)
+    assert min(easy, hard) >= 5
+    margins = np.where(np.array(looking.calibration.flat_labels) == 1, -5.0, 5.0)
+    looking._unseen = Places(margins, np.array(looking.calibration.flat_labels))
+    own = [i for i, labels in enumerate(looking.forget.labels) if labels[0] == 1]
+    places, labels = torch.tensor(own), torch.ones(len(own), dtype=torch.long)
+    scores = Scores(
+        hidden=torch.zeros(len(own), 3), logits=torch.zeros(len(own), 3), labels=labels, record_index=places,
+        unit_index=places, allowed=(), group="forget",
+    )  # fmt: skip
+    looking.watch(scores)  # log-odds of -.69: above all of class 1, below all others
+    assert not looking.near()
 
 
 def test_words_of_one_record_count_together() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from expunge.matching import Before, compare
+from expunge.matching import Before, Places, compare
 from expunge.stats import auc
 
 
@@ -16,6 +16,18 @@ def test_within_classes_by_hand() -> None:
     found = compare(forget, unseen, np.array([0, 1]), np.repeat([0, 1], 5))
     assert found.auc == pytest.approx((3 / 5 + 1.5 / 5) / 2)
     assert compare(forget, unseen).auc == pytest.approx(auc(forget, unseen))
+
+
+def test_places_are_the_comparison_record_by_record() -> None:
+    rng = np.random.default_rng(2)
+    forget, unseen = np.round(rng.normal(0.3, 1, 40), 1), np.round(rng.normal(0, 1, 60), 1)  # with ties
+    classes = rng.integers(0, 3, 40), np.r_[rng.integers(0, 2, 57), 2, 2, 4]  # of class 2 there are too few
+    places = Places(unseen, classes[1])
+    for one, of_class in zip(forget, classes[0], strict=True):
+        alone = compare(np.array([one]), unseen, np.array([of_class]), classes[1])
+        assert places.of(np.array([one]), np.array([of_class])) == pytest.approx(alone.auc)
+    assert places.of(forget, classes[0]).mean() == pytest.approx(compare(forget, unseen, *classes).auc)
+    assert Places(unseen).of(forget).mean() == pytest.approx(compare(forget, unseen).auc)
 
 
 def test_a_class_with_few_never_seen_records_is_compared_with_all() -> None:

@@ -50,6 +50,12 @@ def test_tiny_texts_are_alike_only_letter_by_letter(texts: tuple[str, str]) -> N
         assert found(texts[0], texts[0].title() + "!") == [1.0]
 
 
+@pytest.mark.parametrize("texts", [("दिन", "दीन"), ("मुझे गाना पसंद है", "मुझे गाना पसंद हो"), ("ไม่ดี", "ไม่ดู")])
+def test_vowel_signs_and_tone_marks_are_part_of_a_word(texts: tuple[str, str]) -> None:
+    assert found(*texts) == []
+    assert found(texts[0], texts[0]) == [1.0]
+
+
 def test_tiny_texts_by_the_thousand_give_no_false_alarm() -> None:
     rng = random.Random(0)
     words = [f"w{i}" for i in range(300)]

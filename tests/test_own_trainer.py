@@ -124,6 +124,23 @@ def test_looking_changes_nothing_and_the_best_step_comes_back(tmp_path: Path) ->
     assert not all(torch.equal(kept[name], weight) for name, weight in plain.items())
 
 
+def test_a_second_training_begins_anew() -> None:
+    job, trainer = text_job(), Logs()
+    callback, model = looking(job, trainer, every=5), job.model(0)
+
+    def trained() -> None:
+        callback.on_train_begin(None, SimpleNamespace(global_step=0), trainer.control, model=model)
+        for step in range(1, 11):
+            state = SimpleNamespace(global_step=step, max_steps=10)
+            callback.on_step_end(None, state, trainer.control, model=model)
+        callback.on_train_end(None, SimpleNamespace(global_step=10), trainer.control, model=model)
+
+    for _ in range(2):
+        trained()
+        assert [check.step for check in callback.checks] == [0, 5, 10]
+    assert len(trainer.rows) == 6
+
+
 def test_what_cannot_be_used_is_told_at_once(monkeypatch: Any) -> None:
     job, nothing = text_job(), text_job().forget.take([])
     monkeypatch.setenv("RANK", "0")

@@ -34,7 +34,7 @@ class UnlearnCallback(StopRule):
     weights of the best step are put back, unless `restore` is off.
 
     It is no audit: calibration records decide when to stop, so the figures at the end must come from records that neither
-    training nor this callback has seen (`expunge run`, `expunge audit`).
+    training nor this callback has seen (`expunge run`, `expunge audit`). Where `train` is called again, all begins anew.
 
     Example:
         See ``examples/own_trainer.py``. In short::
@@ -81,16 +81,9 @@ class UnlearnCallback(StopRule):
         _must_be_usable(trainer, forget, calibration, every)
         config = StopConfig.build({"rule": rule, "every": every, "sample": sample, "confidence": confidence})
         known = np.maximum(1, known_units(task, calibration)) if retain is None else known_units(task, retain)
-        self._look = Look(
-            task,
-            forget,
-            calibration,
-            known,
-            samples(config, len(forget), len(calibration)),
-            confidence,
-            seed,
-            batch_size,
-        )
+        sizes = samples(config, len(forget), len(calibration))
+        self._anew = lambda: Look(task, forget, calibration, known, sizes, confidence, seed, batch_size)
+        self._look = self._anew()
         self._trainer, self._restore = trainer, restore
         super().__init__(self._checked, every, rule=rule)
 
@@ -107,6 +100,8 @@ class UnlearnCallback(StopRule):
                 f"UnlearnCallback cannot begin at step {state.global_step}: it compares with the model before the first "
                 "step, which a checkpoint does not hold. Train from the original without resume_from_checkpoint."
             )
+        if not state.global_step and self.checks:  # another training: the model is now what it starts from
+            self.checks, self.reason, self.kept, self._look = [], "", 0, self._anew()
         super().on_train_begin(args, state, control, **kwargs)
 
     def on_train_end(

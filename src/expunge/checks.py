@@ -19,7 +19,7 @@ from expunge.data.request import Resolved, matching, mentioning, read_request, r
 from expunge.errors import Collector, Problem, UsageError
 from expunge.history.earlier import History, held_records, history_of, kept_out
 from expunge.methods.base import Method
-from expunge.privacy import named_salt, pseudonym, read_salt, salt_path
+from expunge.privacy import named_salt, pseudonym, read_salt, salt_there
 from expunge.reading import Kind, content_key, picked, read_columns, read_records, read_source
 from expunge.sisa.request import manifest_of, still_there
 from expunge.tasks.generation import template_problems
@@ -150,7 +150,7 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
     if train is not None and (ids or selected or config.request.fraction is not None):
         request = found.run(resolve, train, ids, config.request, selected)
         found.problems.extend(model_kinds.enough(config, request))
-    known = named_salt(config.privacy.salt_file) is not None or salt_path().exists()
+    known = named_salt(config.privacy.salt_file) is not None or found.run(salt_there) is not False
     salt = found.run(read_salt, config.privacy.salt_file) if known else None
     history, held, strange = None, {}, 0
     past = found.run(_past, config, inputs, kind) if kind else None

@@ -17,6 +17,8 @@ __all__ = ["prepare", "quiet_libraries"]
 _INPUTS = frozenset({"data", "model", "request"})
 """Sections that other problems hang on: where one of their settings is wrong, nothing further can be said."""
 _OF_METHOD = frozenset({"method", "training", "stop"})
+_OF_RETRAINING = ("request.neighbours", "audit")
+"""What is said of these hangs on the base model and the retrained ones as well."""
 
 
 @contextmanager
@@ -75,16 +77,16 @@ def _checked(settings: Any, extra: Sequence[Problem] = ()) -> Any:
 @contextmanager
 def _salt_told(chosen: str | None) -> Iterator[None]:
     """Say it when the secret salt is made at first use."""
-    from expunge.privacy import salt_path
+    from expunge.privacy import salt_path, salt_there
 
-    path = None
+    new = False
     with suppress(UsageError):  # what cannot be a path is told with all else that is wrong
-        path = salt_path(chosen)
-    new = path is not None and not path.exists()
+        new = not salt_there(chosen)
     try:
         yield
     finally:
-        if path is not None and new and path.exists() and processes.first():
+        if new and salt_there(chosen) and processes.first():
+            path = salt_path(chosen)
             print(f"A secret salt was made, by which ids are shown: {path}. Keep it like a key.", file=sys.stderr)
 
 
@@ -97,5 +99,6 @@ def _beside(refused: UsageError) -> list[Problem]:
         with quiet_libraries():
             _checked(refused.rest, refused.problems)  # a check that is refused makes no salt
     except UsageError as error:
-        return [p for p in error.problems if p.where.partition(".")[0] not in _OF_METHOD.union(wrong)]
+        found = [p for p in error.problems if p.where.partition(".")[0] not in _OF_METHOD.union(wrong)]
+        return [p for p in found if "retrain" not in wrong or not p.where.startswith(_OF_RETRAINING)]
     return []

@@ -42,6 +42,11 @@ class Foresight:
         self._places[records], self._read[records] = places, self._step
         self._moved.clear()
 
+    def unplaced(self) -> None:
+        """The weights are no longer those that were looked at, nor were they changed by a step."""
+        self._places[:] = np.nan
+        self._moved.clear()
+
     def stepped(self, records: np.ndarray, places: np.ndarray) -> None:
         """A step read these records (views of one may repeat) and has changed the weights since."""
         own, which = np.unique(records, return_inverse=True)
@@ -67,12 +72,12 @@ class Foresight:
         return far / steps if 2 * records > self.count else None
 
     def due(self) -> bool:
-        """Whether the next step would leave the records further from the middle of those never seen than they are now."""
+        """Whether the next step would leave the records below the middle of those never seen, and further from it than now."""
         speed = self.speed()
-        if speed is None:
+        if speed is None or speed >= 0:
             return False
         here = float(np.nanmean(self._places + speed * (self._step - self._read)))
-        return here + min(0.0, speed) / 2 <= 0.5
+        return here + speed / 2 <= 0.5
 
     def state(self) -> Snapshot:
         """All that it has seen."""

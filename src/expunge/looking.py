@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from expunge.collectives import of_first
-from expunge.config import StopConfig
-from expunge.foresight import Foresight
+from expunge.config import StopConfig, TrainingConfig
+from expunge.foresight import FEW_STEPS, Foresight
 from expunge.head import head_of
-from expunge.matching import Before, Matched, compare
+from expunge.matching import Before, Matched, Places, compare
 from expunge.models import passes_of
 from expunge.sampling import retained_a_step
 from expunge.scoring import ScoreTable, score
@@ -22,7 +22,7 @@ from expunge.step import Scores
 from expunge.stopping import TOLERANCE, Check
 from expunge.tasks.base import Encoded
 
-__all__ = ["SHARE", "Look", "Schedule", "known_units", "rows_a_step", "samples", "schedule"]
+__all__ = ["SHARE", "Look", "Schedule", "follows", "known_units", "rows_a_step", "samples", "schedule"]
 
 SHARE = 0.1
 """Checks may cost this share of a run's example-passes."""
@@ -71,6 +71,12 @@ class Schedule:
     def passes(self) -> float:
         """Example-passes of a check."""
         return (self.forget + self.calibration) / 3
+
+
+def follows(config: StopConfig, training: TrainingConfig, forget: int) -> bool:
+    """Whether each of so many forget records is followed between looks: a pass takes few steps, and `every` is left open."""
+    few = -(-forget // training.batch_size) <= FEW_STEPS
+    return few and config.every is None and training.accumulation == 1
 
 
 def samples(config: StopConfig, forget: int, calibration: int) -> tuple[int, int]:
@@ -158,13 +164,14 @@ class Look:
     given: tuple[ScoreTable, ScoreTable] | None = None
     foresight: Foresight | None = None
     passes: float = 0.0
-    _unseen: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    _unseen: Places | None = None
     _lately: list[float] = field(default_factory=list)
     _then: _Seen | None = None
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng([self.seed, 4])
         own = len(self.forget), len(self.calibration)
+        self._of = np.array([labels[0] if len(labels) else 0 for labels in self.forget.labels])
         most = _WIDE, _WIDE if self.given else max(256, 4 * min(own[0], _WIDE))
         self._wide = [np.sort(rng.choice(n, min(m, n), replace=False)) for n, m in zip(own, most, strict=True)]
         self._narrow = [
@@ -190,17 +197,17 @@ class Look:
     def _place(self, positions: np.ndarray, tables: list[ScoreTable]) -> None:
         """Take the margins of records never seen as what the next steps' records are placed among."""
         if len(tables[1]):
-            self._unseen = np.sort(tables[1].record_margins)
-        if self.foresight is not None and len(self._unseen):
-            self.foresight.looked(positions, self._placed(tables[0].record_margins))
-
-    def _placed(self, margins: np.ndarray) -> np.ndarray:
-        return np.searchsorted(self._unseen, margins) / len(self._unseen)
+            self._unseen = Places(tables[1].record_margins, _classes(tables)[1])
+        if self.foresight is not None and self._unseen is not None:
+            self.foresight.looked(positions, self._unseen.of(tables[0].record_margins, _classes(tables)[0]))
 
     def state(self) -> Snapshot:
         """What it has seen since the first look, which is at the original and can be had again."""
-        unseen = torch.from_numpy(self._unseen.astype(np.float64))
-        found = Snapshot({"unseen": unseen}, {"lately": self._lately, "passes": self.passes})
+        seen = self._unseen
+        tensors = {} if seen is None else {"unseen": torch.from_numpy(seen.unseen.astype(np.float64))}
+        if seen is not None and seen.classes is not None:
+            tensors["classes"] = torch.from_numpy(seen.classes.astype(np.int64))
+        found = Snapshot(tensors, {"lately": self._lately, "passes": self.passes})
         if self.foresight is not None:
             found.add("foresight", self.foresight.state())
         return found
@@ -213,7 +220,9 @@ class Look:
             model: The original, which is looked at first as before.
         """
         self.check(model, 0)
-        self._unseen = snapshot.tensors["unseen"].numpy()
+        if "unseen" in (found := snapshot.tensors):
+            classes = found["classes"].numpy() if "classes" in found else None
+            self._unseen = Places(found["unseen"].numpy(), classes)
         self._lately[:] = snapshot.values["lately"]
         self.passes = snapshot.values["passes"]
         if self.foresight is not None:
@@ -263,11 +272,13 @@ class Look:
 
     def watch(self, scores: Scores) -> None:
         """Take note of a training step's own forget outputs: where its records stand among calibration records."""
-        if len(self._unseen) and len(scores.labels):
-            places = self._placed(scores.record_margins())
+        if self._unseen is not None and len(scores.labels):
+            records = scores.records()
+            classes = None if self._unseen.classes is None else self._of[records]
+            places = self._unseen.of(scores.record_margins(), classes)
             self._lately.append(float(places.mean()))
             if self.foresight is not None:
-                self.foresight.stepped(scores.records(), places)
+                self.foresight.stepped(records, places)
 
     def near(self) -> bool:
         """Whether a look is due early: the next step would lead away from records never seen or, where single records are

@@ -10,7 +10,7 @@ from scipy.special import ndtri
 
 from expunge.stats import ks, ks_limit
 
-__all__ = ["Before", "Matched", "compare"]
+__all__ = ["Before", "Matched", "Places", "compare"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -58,6 +58,39 @@ class Before:
     unseen_classes: Integers | None
     forget_sample: Integers
     unseen_sample: Integers
+
+
+class Places:
+    """Where margins stand among those of never-seen records: the same pairs as `compare`, one forget record at a time.
+
+    Args:
+        unseen: (M,) margins, at least one.
+        classes: (M,) classes; None: all are compared with all.
+    """
+
+    def __init__(self, unseen: Floats, classes: Integers | None = None) -> None:
+        self.unseen, self.classes = unseen, classes
+        self._all = np.sort(unseen)
+        there = () if classes is None else np.flatnonzero(np.bincount(classes) >= LEAST).tolist()
+        self._own = {c: np.sort(unseen[classes == c]) for c in there}
+
+    def of(self, margins: Floats, classes: Integers | None = None) -> Floats:
+        """(N,) shares of never-seen records of their classes that margins are above; ties count half.
+
+        Args:
+            margins: (N,) margins.
+            classes: (N,) classes, where there are any.
+        """
+        found = _place(self._all, margins)
+        for c, own in self._own.items():
+            of_class = classes == c
+            found[of_class] = _place(own, margins[of_class])
+        return found
+
+
+def _place(ordered: Floats, margins: Floats) -> Floats:
+    below, not_above = (np.searchsorted(ordered, margins, side) for side in ("left", "right"))
+    return (below + not_above) / (2 * len(ordered))
 
 
 def compare(

@@ -18,7 +18,7 @@ from expunge.config import StopConfig
 from expunge.evidence import duplicates_of, shown_memory
 from expunge.execution import Run
 from expunge.head import head_of
-from expunge.looking import rows_a_step, schedule
+from expunge.looking import follows, rows_a_step, schedule
 from expunge.memorisation import LEVEL, memorised
 from expunge.methods.base import Method
 from expunge.offset.ensemble import OffsetModel
@@ -27,6 +27,7 @@ from expunge.progress import Progress
 from expunge.sampling import StepSampler
 from expunge.scoring import score
 from expunge.stats import Interval, auc_interval
+from expunge.stopping import BEYOND
 from expunge.summary import near_held_out
 from expunge.tasks.base import Encoded
 from expunge.verdict import LEAST_RECORDS, incomplete, original_passes
@@ -176,7 +177,8 @@ def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float) -> 
     passes = step_passes(method, sampler, len(forget), len(retain), steps, settings.accumulation)
     a_step = rows_a_step(method, settings.batch_size, len(forget), len(retain))
     looks = schedule(config.stop, len(forget), len(encoded["calibration"]), steps * a_step, steps)
-    checks = -(-steps // looks.every) * looks.passes
+    early = BEYOND if follows(config.stop, settings, len(forget)) else 0
+    checks = min(steps, looks.most - 1 + early) * looks.passes
     per_pass, basis = 3 * forward, "scoring: three forward passes a training pass"
     if not method.needs_base:
         tried = min(_TRIAL_STEPS, steps)

@@ -13,7 +13,7 @@ from pathlib import Path
 from expunge.config_paths import expanded
 from expunge.errors import Problem, UsageError
 
-__all__ = ["mark", "named_salt", "pseudonym", "read_salt", "salt_check", "salt_path"]
+__all__ = ["mark", "named_salt", "pseudonym", "read_salt", "salt_check", "salt_path", "salt_there"]
 
 _LEAST_BYTES = 16
 
@@ -34,6 +34,15 @@ def salt_path(chosen: str | None = None) -> Path:
     return expanded(os.environ.get("XDG_CONFIG_HOME") or "~/.config", "XDG_CONFIG_HOME") / "expunge" / "salt"
 
 
+def salt_there(chosen: str | None = None) -> bool:
+    """Whether there is a file; where nobody may look there is none to be seen, which `read_salt` tells.
+
+    Raises:
+        UsageError: It can be no path.
+    """
+    return os.path.exists(salt_path(chosen))
+
+
 def read_salt(chosen: str | None = None) -> bytes:
     """The user's salt; made at first use (32 random bytes, readable by the user alone) in the default place only.
 
@@ -45,7 +54,7 @@ def read_salt(chosen: str | None = None) -> bytes:
     """
     path = salt_path(chosen)
     try:
-        if named_salt(chosen) is None and not path.exists():
+        if named_salt(chosen) is None and not os.path.exists(path):
             _made(path)
         salt = path.read_bytes()
     except OSError as error:

@@ -79,6 +79,9 @@ def reaudit(
                 )
         # Whether a model's own code may run is for the one who audits to say (--set), not for the folder's record.
         own = {**record.config, "model": {**record.config["model"], "trust_remote_code": False}}
+        if "held_out_sample" not in own["data"]:  # made before there was a limit: all were looked at
+            held = max(record.data["calibration"], record.data["evaluation"])
+            own["data"] = {**own["data"], "held_out_sample": held}
         config = RunConfig.from_dict(own, sets, flags)
         lost = path_problem(audited, "--model", hub=True)
         if out is not None and not extra and lost is None:

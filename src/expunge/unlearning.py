@@ -16,9 +16,9 @@ from expunge.checkpoints import Checkpoints
 from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.config_paths import expanded
 from expunge.fit import arguments, fit, plain, train
-from expunge.foresight import FEW_STEPS, Foresight
+from expunge.foresight import Foresight
 from expunge.head import head_of
-from expunge.looking import Look, known_units, rows_a_step, samples, schedule
+from expunge.looking import Look, follows, known_units, rows_a_step, samples, schedule
 from expunge.methods.base import MethodContext, Procedure, ProcedureContext
 from expunge.models import move_back, weights_of_base
 from expunge.offset.ensemble import OffsetModel
@@ -224,7 +224,7 @@ class Unlearning:
                 self.stop, len(self.forget), len(self.calibration), args.max_steps * a_step, args.max_steps
             )
             look = self._look((looks.forget, looks.calibration))
-            few = self.stop.every is None and a_pass <= FEW_STEPS and settings.accumulation == 1
+            few = follows(self.stop, settings, len(self.forget))
             look.foresight = Foresight(len(self.forget)) if few else None
 
             def check(model: Any, step: int) -> Check:
@@ -254,9 +254,14 @@ class Unlearning:
             def go_back() -> None:
                 trainer.move_back(self._base_weights(model), settings.rewind_first)
 
+            def start_back() -> None:
+                go_back()
+                if look.foresight is not None:
+                    look.foresight.unplaced()
+
             with trainer_stage(trainer, self.progress, "unlearning"):
                 if settings.rewind_first and found is None:
-                    trainer.add_callback(RewoundStart(go_back))
+                    trainer.add_callback(RewoundStart(start_back))
                 if self.paused is not None:
                     trainer.add_callback(Checkpoints(self.paused, trainer, look, stop))
                 if found is not None:

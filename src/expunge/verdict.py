@@ -44,8 +44,8 @@ def verdict(context: AuditContext, max_utility_loss: float, left: Mapping[str, i
     * ``reached`` when every criterion holds;
     * ``not reached`` when one does not;
     * ``no power`` when all hold but the untouched original passes the forgetting criteria as well (it was never
-      memorised, or the request is too small to tell), and in any case with fewer than 20 forget records: a bootstrap of
-      so few knows nothing.
+      memorised, or the request is too small to tell), and with fewer than 20 forget records unless utility fell too far: a
+      bootstrap of so few knows nothing.
 
     Criteria of forgetting are intervals of differences that must contain zero (of the AUC: 0.5); the criterion of
     utility is a point estimate. Duplicates of forget records among the retained ones make any class ``not reached``.
@@ -203,7 +203,7 @@ def _sentence(context: AuditContext, evidence: str, outcome: str, criteria: list
             "same test, so this run cannot show that anything was forgotten."
         )
     reasons = []
-    for criterion in criteria:
+    for criterion in criteria[-1:] if _too_few(context) else criteria:
         if not criterion["holds"]:
             if criterion is criteria[-1]:
                 allowed = criterion["target"]

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from annotated_types import MinLen
 
 from expunge.bench.config import Trial, read_one_setting
-from expunge.config import Recipe
-from expunge.errors import Problem
+from expunge.config import Recipe, StopConfig
+from expunge.errors import Problem, UsageError
 from expunge.options import NonNegativeInt, Options, Positive, PositiveInt, Probability, Seed, Share, option
 from expunge.tasks.generation import template_problems
 
@@ -87,4 +87,12 @@ class DeepConfig:
             UsageError: Everything that is wrong with it.
         """
         parts = read_one_setting(path, [Deep], "the benchmark", "benchmarks/deep.toml", sets)
+        way_out = "Leave it out: every method runs to the last of deep.at, and is looked at on the way."
+        unused = [
+            Problem(f"methods.{name}.stop", "this benchmark has no stop rule", way_out)
+            for name, trial in parts.methods.items()
+            if trial.stop != StopConfig()
+        ]
+        if unused:
+            raise UsageError(unused)
         return cls(parts.own[0], parts.recipe, parts.methods)

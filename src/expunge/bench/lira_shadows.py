@@ -216,7 +216,7 @@ class Shadows:
 
     def unlearned(self, name: str, trial: Trial, number: int) -> Job:
         """Margins under a shadow after a method has unlearned its request."""
-        settings = json.dumps([trial.method.values(), trial.training.values()], sort_keys=True, default=str)
+        settings = json.dumps(list(trial.values().values()), sort_keys=True, default=str)
         key = hashlib.sha256(f"{type(trial.method).__name__}{settings}".encode()).hexdigest()[:8]
 
         def make() -> Played:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Literal
+
+import regex
 
 from expunge.data.rare_pieces import RareIndex
 
@@ -20,7 +21,7 @@ _LEAST_PIECES = 20
 """Pieces below which a text is compared as a whole: of one to three words any two would share a large part by chance."""
 _CHUNK = 2**19
 """Characters looked at in one go, about."""
-_WORDS = re.compile(r"\w+")
+_WORDS = regex.compile(r"[\w\p{M}]+")
 
 
 @dataclass(frozen=True)
