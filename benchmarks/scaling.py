@@ -69,19 +69,33 @@ def run(method: Any, data: Encoded, request: int, calibration: Encoded) -> tuple
         UnlearnTrainer.train = plain
 
 
-def curve(name: str, cells: list[tuple[int, int]], repeats: int) -> list[dict[str, Any]]:
-    """A row for each size of data set and request: medians over the repeats, in turn over all cells."""
+def curve(name: str, cells: list[tuple[int, int]], repeats: int, seconds: float) -> list[dict[str, Any]]:
+    """A row for each size of data set and request: what each repeat took, in turn over all cells.
+
+    Args:
+        name: The method.
+        cells: Records of the data set, and of the request.
+        repeats: Of each cell.
+        seconds: How long to run a cell again and again within a repeat, of which the mean is taken: one run of a second
+            meets one mood of a busy machine, a run of minutes many.
+    """
     calibration = records(2000, 2)
     sizes = sorted({size for size, _ in cells})
     data = {size: records(size, 1) for size in sizes}
     run(METHODS[name], data[sizes[0]], cells[0][1], calibration)  # the first one also loads libraries
     found: dict[tuple[int, int], list[tuple[Spent, Spent, int]]] = {cell: [] for cell in cells}
+    runs: dict[tuple[int, int], list[int]] = {cell: [] for cell in cells}
     for _ in range(repeats):
         for size, request in cells:
-            found[size, request].append(run(METHODS[name], data[size], request, calibration))
+            own = [run(METHODS[name], data[size], request, calibration)]
+            while sum(whole.wall for _, whole, _ in own) < seconds:
+                own.append(run(METHODS[name], data[size], request, calibration))
+            found[size, request].append((_mean([row[0] for row in own]), _mean([row[1] for row in own]), own[0][2]))
+            runs[size, request].append(len(own))
     return [
         {
-            "method": name, "records": size, "request": request, "n": repeats, "steps": spent[0][2],
+            "method": name, "records": size, "request": request, "n": repeats, "runs": runs[size, request],
+            "steps": spent[0][2],
             **{
                 f"{what} {clock}": [round(getattr(row[place], clock), 3) for row in spent]
                 for place, what in enumerate(("steps", "all")) for clock in ("wall", "cpu")
@@ -89,6 +103,10 @@ def curve(name: str, cells: list[tuple[int, int]], repeats: int) -> list[dict[st
         }
         for (size, request), spent in found.items()
     ]  # fmt: skip
+
+
+def _mean(spent: list[Spent]) -> Spent:
+    return Spent(float(np.mean([one.wall for one in spent])), float(np.mean([one.cpu for one in spent])))
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -149,6 +167,7 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=SIZES[-1], help="data sets up to so many records")
     parser.add_argument("--most", type=int, default=REQUESTS[-1], help="requests of up to so many records")
     parser.add_argument("--least", type=int, default=REQUESTS[0], help="requests of so many records and more")
+    parser.add_argument("--seconds", type=float, default=0, help="run each cell for so long within a repeat")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--svg", type=Path, default=None)
@@ -156,15 +175,17 @@ def main() -> None:
     rows = []
     for name in given.methods:
         if sizes := [(size, REQUEST) for size in SIZES if size <= given.largest]:
-            rows += curve(name, sizes, given.repeats)
+            rows += curve(name, sizes, given.repeats, given.seconds)
         requests = [(DATA, request) for request in REQUESTS if given.least <= request <= given.most]
-        rows += curve(name, requests, given.repeats)
+        rows += curve(name, requests, given.repeats, given.seconds)
         print(table(rows), flush=True)
         if given.json:
-            found = {"machine": machine(torch.get_num_threads()), "rows": rows}
+            stored = json.loads(given.json.read_text(encoding="utf-8"))["rows"] if given.json.is_file() else []
+            kept = [row for row in stored if row["method"] not in given.methods]
+            found = {"machine": machine(torch.get_num_threads()), "rows": [*kept, *rows]}
             whole_file(given.json, json.dumps(found, indent=1) + "\n")
     if given.svg:
-        drawn(rows, given.svg)
+        drawn(json.loads(given.json.read_text(encoding="utf-8"))["rows"] if given.json else rows, given.svg)
 
 
 if __name__ == "__main__":
