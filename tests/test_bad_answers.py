@@ -83,6 +83,12 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]] = {
         {"rows": [{"id": r["id"], "instruction": "Say it.", "input": r["prompt"], "output": r["answer"]} for r in ROWS]},
         (), ('a column "input" that says something', "part of the prompt"),
     ),
+    "low-rank updates of what takes no steps": (
+        {"method": "task-vector"}, ("--set", "training.lora_rank=4"), ("is no training loss, and would train all weights",)
+    ),
+    "a mean over tokens as classes": (
+        {"method": "deepcut"}, ("--set", "method.average=classes"), ("method.average", "tokens weigh by how much they tell")
+    ),
     "lists of messages": (
         {"rows": [{"id": row["id"], "messages": [{"role": "user", "content": row["prompt"]}]} for row in ROWS]}, (),
         ('no column "prompt"', "Bring each record's messages to a prompt and an answer"),

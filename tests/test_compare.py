@@ -68,6 +68,7 @@ def test_each_measure_is_a_row_and_each_run_a_column(record: RunRecord) -> None:
             "evaluation records",
             False,
         ),
+        (lambda r: {"data": {**r.data, "hmac": {**r.data["hmac"], "calibration": "0"}}}, "calibration records", False),
         (lambda r: {"verdict": {**r.verdict, "evidence": "population"}}, "different evidence classes", True),
         (lambda r: {"environment": {**r.environment, "torch": "0"}}, "different versions", True),
     ],
@@ -78,6 +79,20 @@ def test_what_forbids_to_compare_is_said(record: RunRecord, change, said: str, s
     assert said in found["warnings"][0]
     row = next(row for row in found["rows"] if row["measure"] == "accuracy, forget")
     assert (row["original"] is not None) == shared, "no figure stands for runs that do not share it"
+
+
+def test_samples_of_retained_records_and_losses_allowed_must_be_the_same(record: RunRecord) -> None:
+    def sampled(seed: int, loss: float) -> RunRecord:
+        audit = {**record.config["audit"], "retain_sample": 50, "max_utility_loss": loss}
+        return dataclasses.replace(record, config={**record.config, "seed": seed, "audit": audit})
+
+    found = compare_runs({"a": sampled(0, 0.03), "b": sampled(1, 0.5)})
+    assert [word for word in ("different samples", "losses of utility") if word in " ".join(found["warnings"])] == [
+        "different samples", "losses of utility",
+    ]  # fmt: skip
+    rows = {row["measure"]: row for row in found["rows"]}
+    assert rows["accuracy, retain"]["original"] is None
+    assert rows["accuracy, forget"]["original"] is not None
 
 
 def test_what_one_run_did_not_measure_is_empty_and_not_zero(record: RunRecord) -> None:

@@ -16,7 +16,7 @@ from expunge.data import sources
 from expunge.data.duplicates import exact_duplicates
 from expunge.data.held_out import again, at_most, overlapping, split_halves
 from expunge.data.records import Records, content_ids, normal_form
-from expunge.data.request import matching, mentioning, read_request, resolve
+from expunge.data.request import beside_erased, matching, mentioning, read_request, resolve
 from expunge.errors import UsageError
 
 ROWS = [{"id": "007", "body": "a b", "topic": "x"}, {"id": "8", "body": 'c, "d"', "topic": "y"}]
@@ -243,6 +243,38 @@ def test_a_request_file_is_ids_or_rows(tmp_path: Path) -> None:
         read_request(RequestConfig(file=str(tmp_path / "empty.txt")), "id", None)
 
 
+@pytest.mark.parametrize("text", ['"Great movie" I said', '"Bad start', '"', '"a" "b"'])
+def test_a_quote_mark_that_a_table_with_tabs_would_lose_is_told(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "d.tsv"
+    file.write_text(f"id\ttext\n1\tfine\n2\t{text}\n3\tso be it\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="line 3: a value begins with a quote mark"):
+        sources.read(file, where="data.train")
+    file.write_text('id\ttext\n1\t"He said ""no"" to it"\n2\tin "quotes" within\n', encoding="utf-8")
+    assert sources.read(file, where="data.train")["text"] == ['He said "no" to it', 'in "quotes" within']
+
+
+def test_gaps_of_nullable_columns_are_gaps() -> None:
+    frame = pandas.DataFrame({"id": ["a", None], "text": ["x", "y"]}).convert_dtypes()
+    assert sources.read(frame, where="data.train")["id"] == ["a", None]
+
+
+def test_a_copy_stays_a_copy_when_the_first_of_its_kind_was_erased_before() -> None:
+    same = ("the water is cold",)
+    data = Records(("u1", "u2", "u3", "u4"), (same, same, same, ("another thing altogether",)), (0, 0, 0, 1))
+    asked = resolve(data, ["u1", "u2"], RequestConfig())
+    left = beside_erased(data, asked, {0}, again=False)
+    assert left.forget == (1,)
+    assert left.duplicates == {"u2": ("u3",)}
+
+
+def test_what_is_nearly_an_erased_record_is_not_charged_to_the_next_request() -> None:
+    long = "the water in my flat has been cold since monday and nobody answers my calls"
+    data = Records(("u1", "u2", "u3", "u4"), ((long,), ("broken lift",), (long + "s",), ("else",)), (0, 0, 0, 1))
+    asked = resolve(data, ["u1", "u2"], RequestConfig())
+    assert [match.other for match in asked.near] == ["u3"]
+    assert beside_erased(data, asked, {0}, again=False).near == ()
+
+
 ROWS_OF_REQUEST = b"# id: u1\nEU B-org\n\n# id: u2\nfine O\n"
 
 
@@ -438,7 +470,8 @@ def test_records_that_mention_a_string(mention: str, found: list[int]) -> None:
 
 def test_mentions_without_spaces_and_mentions_of_nothing() -> None:
     assert mentioning([("\u6211\u53eb\u5f20\u4f1f\u3002",)], "\u5f20\u4f1f") == [0], "Han is written without spaces"
-    for mention, word in (("Nobody", "no record mentions 'Nobody'"), (" ", "holds no word")):
+    nothing = ((mention, "holds no word") for mention in (" ", "-", " ... "))
+    for mention, word in (("Nobody", "no record mentions 'Nobody'"), *nothing):
         with pytest.raises(UsageError, match=word):
             mentioning(SENTENCES, mention)
 

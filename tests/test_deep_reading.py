@@ -59,6 +59,7 @@ def test_csv_json_lines_and_one_json_of_both_say_the_same(tmp_path: Path) -> Non
         read_knowledge(written(tmp_path, "f.csv", csv_of(FACTS)), written(tmp_path, "r.csv", csv_of(RULES))),
         read_knowledge(written(tmp_path, "f.jsonl", lines), written(tmp_path, "r.json", RULES)),
         read_knowledge(written(tmp_path, "f.json", FACTS), written(tmp_path, "t.json", triples)),
+        read_knowledge(written(tmp_path, "own.json", {"facts": FACTS}), written(tmp_path, "r.csv", csv_of(RULES))),
         read_knowledge(written(tmp_path, "both.json", {"facts": FACTS, "rules": RULES})),
     ]
     for found in read:

@@ -124,6 +124,25 @@ def test_it_brings_records_to_their_targets_and_keeps_the_rest(job: Job) -> None
     assert models.weights_sha256(again.model) == models.weights_sha256(outcome.model), "the same seed, the same weights"
 
 
+def test_the_step_told_is_the_step_given_back(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later step is kept where its check is worse by less than small samples can tell."""
+    looks = iter([0.9, 0.52, 0.55, 0.58])
+    plain = Unlearning._look
+
+    def look(self: Unlearning, sizes: tuple[int, int]) -> Any:
+        made = plain(self, sizes)
+        real = made.check
+        made.check = lambda model, step: replace(
+            real(model, step), auc=next(looks), low=0.51, calibration_confidence=0.5
+        )
+        return made
+
+    monkeypatch.setattr(Unlearning, "_look", look)
+    log = unlearning(job, KernelDeepCUT(damping=(0.5, 0.5, 0.5))).run(own_model(job)).log
+    assert log["kept_step"] == 3
+    assert log["reason"].endswith("as far as its check and that of candidate 1 can tell")
+
+
 @pytest.mark.parametrize(("block", "clean"), [(256, 0.0), (10, 0.0), (256, 0.3)])
 def test_it_costs_what_it_says(job: Job, block: int, clean: float) -> None:
     """Each record of a step one pass, all that is scored a third: as counted, and as `expected` says beforehand."""

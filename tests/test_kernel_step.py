@@ -49,6 +49,50 @@ def test_margins_are_those_of_the_score_table(job: TinyJob) -> None:
     assert rows(job, model).margins[: len(job.forget)].numpy() == pytest.approx(table.record_margins, abs=1e-5)
 
 
+def test_layers_that_run_several_times_count_each_time() -> None:
+    """ALBERT's layers are one, run again and again."""
+    from transformers import AlbertConfig, AlbertForSequenceClassification
+
+    job = text_job()
+    torch.manual_seed(0)
+    config = AlbertConfig(
+        vocab_size=len(job.task.tokenizer), embedding_size=12, hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
+        intermediate_size=24, num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    model = AlbertForSequenceClassification(config).eval()
+    whole = jacobian(job, model)
+    found = rows(job, model, width=10_000)
+    assert torch.allclose(found.kernel, (whole @ whole.T).float(), rtol=1e-3, atol=1e-5)
+    before = copy.deepcopy(model)
+    coefficients = torch.linspace(-1e-3, 1e-3, 16)
+    found.apply(coefficients)
+    moved = [
+        (p - q).flatten()
+        for m, b in zip(linear(model).values(), linear(before).values(), strict=True)
+        for p, q in ((m.weight, b.weight), (m.bias, b.bias))
+    ]
+    assert torch.allclose(torch.cat(moved), coefficients @ whole, atol=1e-6)
+
+
+def test_layers_that_records_do_not_run_through_are_left_alone() -> None:
+    """DeBERTa's projections of relative positions take in a table."""
+    from transformers import DebertaConfig, DebertaForSequenceClassification
+
+    job = text_job()
+    torch.manual_seed(0)
+    config = DebertaConfig(
+        vocab_size=len(job.task.tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+        num_labels=3, relative_attention=True, pos_att_type=["c2p", "p2c"], pooler_hidden_size=16,
+    )  # fmt: skip
+    model = DebertaForSequenceClassification(config).eval()
+    found = rows(job, model, width=10_000)
+    wanted = torch.zeros(16)
+    wanted[0] = 0.01
+    found.apply(found.solve(wanted, torch.full((16,), 1e-3)))
+    moved = rows(job, model).margins - found.margins
+    assert moved[0].item() == pytest.approx(0.01, rel=0.3)
+
+
 def test_the_kernel_is_that_of_the_jacobian(job: TinyJob) -> None:
     """Exactly where the projections are as wide as the layers, and nearly with narrower ones."""
     model = job.model(0).eval()

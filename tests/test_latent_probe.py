@@ -48,6 +48,16 @@ def context(seed: int, unlearned: dict[str, float], retrained: int = 2, **natura
     return AuditContext(models=models, classes=3, resamples=100, seed=seed)
 
 
+def test_classes_by_the_ten_thousand_take_no_square_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a language model's vocabulary has them."""
+    monkeypatch.setattr(np, "eye", None)
+    rng = np.random.default_rng(0)
+    states, labels = rng.normal(size=(60, 4)), rng.integers(0, 3, 60)
+    few, many = (label_margins((states, labels), [(states, labels)], count)[0] for count in (3, 20_000))
+    assert np.isfinite(many).all()
+    assert (many <= few + 1e-9).all(), "more others, of which none has a unit"
+
+
 def test_a_planted_trace_is_found_at_its_layer() -> None:
     for retrained in (0, 1, 2):
         result = LatentProbe().run(context(1, {"shift": 2.0}, retrained))

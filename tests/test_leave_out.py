@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,6 +21,7 @@ from expunge.leave_out import (
     margins_of,
     target_log_probabilities,
 )
+from expunge.record_targets import clean_margins as clean_of_records
 
 EVERY = np.ones(1, dtype=bool)
 
@@ -88,3 +92,14 @@ def test_the_clean_classifier_knows_what_its_features_tell_and_no_more() -> None
     assert (found[1] > 0).mean() > 0.8
     shuffled = clean_margins(features, rng.permutation(classes), [unseen, other], count=4)
     assert (shuffled[1] > 0).mean() < 0.5
+
+
+def test_where_all_retained_records_are_of_one_class_a_classifier_tells_nothing() -> None:
+    def part(labels: list[int]) -> Any:
+        return SimpleNamespace(flat_labels=labels, units=None)
+
+    context = SimpleNamespace(
+        rewound=lambda kept: object(), embedded=lambda base, own: np.zeros((len(own.flat_labels), 2)),
+        forget=part([0, 1]), seed=0, classes=2,
+    )  # fmt: skip
+    assert clean_of_records(context, part([0, 0, 0]), part([0, 1])) is None  # pyright: ignore[reportArgumentType]

@@ -11,6 +11,7 @@ from transformers import PrinterCallback
 
 from conftest import Job
 from expunge import BadTeacher, FineTune, SalUn, Scrub, registry
+from expunge.adapter import with_adapter
 from expunge.config import Recipe, StopConfig, TrainingConfig
 from expunge.fit import arguments
 from expunge.methods.base import Method
@@ -96,6 +97,8 @@ def test_the_bad_teacher_is_an_untrained_model(tmp_path: Path) -> None:
     assert teacher.abs().max() < 2, "the original says 9 of every record, random weights do not"
     again = trainer_for(tmp_path, BadTeacher(), model).method_state["teacher"]
     assert torch.equal(teacher, again)
+    low_rank = with_adapter(model, 4, 0, model.classifier)
+    assert torch.equal(teacher, trainer_for(tmp_path, BadTeacher(), low_rank).method_state["teacher"])
 
 
 @pytest.fixture(scope="module")

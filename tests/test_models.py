@@ -11,10 +11,10 @@ import torch
 from expunge.adapter import merged, with_adapter
 from expunge.errors import UsageError
 from expunge.head import find_head
-from expunge.models import inspect_folder, load_model, weights_sha256
+from expunge.models import cast, inspect_folder, load_model, weights_sha256
 from expunge.scoring import margins, score
 from expunge.tasks.text_classification import TextClassification
-from expunge.testing import FAMILIES, tiny_classifier, tiny_tokenizer, toy_records
+from expunge.testing import FAMILIES, tiny_causal, tiny_classifier, tiny_tokenizer, toy_records
 
 NAMES = ("water", "machine", "music")
 TASK = TextClassification(tiny_tokenizer(), 48, NAMES)
@@ -100,6 +100,18 @@ def test_pairs_are_encoded_as_pairs() -> None:
     assert batch.inputs["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1, 1, 0]] * 2
     logits = tiny_classifier()(**batch.inputs).logits
     assert logits.shape == (2, 3)
+
+
+def test_rotary_frequencies_go_through_no_half_precision() -> None:
+    """A model loaded from a bfloat16 folder has exact ones, and so must the one that a run gives back."""
+    model = tiny_causal()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers() if "inv_freq" in name}
+    weights = weights_sha256(model, torch.bfloat16)
+    cast(cast(model, torch.bfloat16), torch.float32)
+    assert before
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers() if name in before)
+    assert weights_sha256(model, torch.bfloat16) == weights
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 def test_hash_of_weights_sees_one_changed_number() -> None:

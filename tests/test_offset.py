@@ -494,8 +494,8 @@ def test_half_precision_models_keep_theirs(folder: Path, tmp_path: Path) -> None
     pairs = [(ROWS[0]["prompt"], ROWS[0]["answer"])]
     loaded = Erased.load(tmp_path / "out")
     assert weights_sha256(erased.model) == weights_sha256(loaded.model, torch.bfloat16)
-    erased.model.to(torch.float32)  # rotary frequencies went through bfloat16 with it, which weights alone do not show
-    assert np.allclose(erased.score(pairs)[0], loaded.score(pairs)[0], atol=1e-2)
+    erased.model.to(torch.float32)
+    assert np.allclose(erased.score(pairs)[0], loaded.score(pairs)[0], atol=1e-4)
 
 
 def checked(model: Any, method: Any, **changes: Any) -> list[str]:

@@ -307,6 +307,8 @@ def test_what_came_back_is_found_and_can_be_erased_again(first: First, tmp_path:
     task = erased.prepared.task
     names = list(task.label_names)
     _RELEARNT[:] = [task.encode_texts([(r["text"],) for r in gone], [names.index(r["label"]) for r in gone])]
+    with pytest.raises(UsageError, match="there is no base model to compare texts in"):
+        erased.forget_next(RequestConfig(ids=(first.left[0]["id"],), neighbours=0.9))
     second = erased.forget_next([row["id"] for row in first.left[:10]], method=LearnAgain())
     (row,) = second.record.history["earlier"]
     assert row["came_back"] is True, row

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from fractions import Fraction
 from itertools import product
+from types import SimpleNamespace
 
 from expunge.sisa.plan import Plan
+from expunge.sisa.request import manifest_of
 
 
 def test_one_erasure_costs_exactly_15_percent_by_enumeration() -> None:
@@ -65,3 +67,8 @@ def test_passes_of_stages_are_the_visits_made() -> None:
     assert [sum(plan.visits([10] * 4, r) for r in (1, 2, 3, 4))] == [120]
     by_length = next(plan.batches(0, 4, ids, counts, 8, lengths=list(range(40))))
     assert by_length.positions == list(range(39, 31, -1))
+
+
+def test_no_other_model_in_memory_is_taken_for_an_ensemble() -> None:
+    """O3's have a manifest of their own."""
+    assert manifest_of("", SimpleNamespace(manifest="another")) is None

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from expunge import token_losses
+from expunge import PDU, token_losses
 
 # Two records, neither sorted nor contiguous. Record 7: tokens of probability 1/2 and 1/4, so 1/8 in all, 1/16 under the
 # original model: ratio 2. Record 3: one token of 1/4, and 3/4 under the original: ratio 1/3.
@@ -236,6 +236,14 @@ def test_the_multiplier_rises_while_the_constraint_is_broken_and_never_below_zer
     step = token_losses.dual_step(torch.tensor(1.0), torch.tensor(violation, requires_grad=True), rate=0.5)
     assert step.item() == expected
     assert not step.requires_grad
+
+
+def test_the_limit_is_that_of_the_first_step() -> None:
+    method = PDU(slack=0.05)
+    state = method.prepare(None)  # pyright: ignore[reportArgumentType]
+    for loss in (0.8, 0.6, 1.0):
+        state = method.after_step(state, {"retain": loss * float(state["multiplier"])})
+        assert float(state["limit"]) == pytest.approx(0.85)
 
 
 # RMU

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
+from expunge.audits.truth_ratio import ratios_of
 from expunge.token_metrics import (
     exact_memorisation,
     extraction_strength,
@@ -269,3 +270,7 @@ def test_predictions_and_labels_must_fit_the_offsets() -> None:
     for metric in (extraction_strength, exact_memorisation):
         with pytest.raises(ValueError, match="one value a token"):
             metric(np.zeros(2), np.zeros(1), np.array([0, 2]))
+
+
+def test_without_false_answers_there_is_no_truth_ratio() -> None:
+    assert np.isnan(ratios_of(np.zeros(3), ())).tolist() == [True] * 3  # pyright: ignore[reportArgumentType]

@@ -26,7 +26,7 @@ from expunge.tasks.generation import template_problems
 from expunge.tasks.kinds import Task
 from expunge.verdict import LEAST_RECORDS
 
-__all__ = ["Inputs", "Kind", "Prepared", "check", "read_columns", "read_records"]
+__all__ = ["Inputs", "Kind", "Prepared", "check", "nearly", "read_columns", "read_records"]
 
 
 @dataclass(frozen=True)
@@ -173,14 +173,9 @@ def check(config: RunConfig, inputs: Inputs | None = None, extra: Sequence[Probl
         way_out = "Leave it out and read the records' table, or gather requests until there are as many."
         found.problems.append(Problem("audit.require", what, way_out))
     recipe = found.run(suitability.comparisons, config, model_config, found)
-    if config.request.neighbours is not None and config.retrain.base is None:
-        way_out = "Name the model the original was fine-tuned from: --base PATH."
-        found.problems.append(Problem("request.neighbours", "there is no base model to compare texts in", way_out))
-    if config.request.neighbours is not None and task is not None and task.of_tokens:
-        way_out = "Leave it out: near-duplicates are looked for without it."
-        what = "neighbours are looked for in an encoder, and the model is a causal language model"
-        found.problems.append(Problem("request.neighbours", what, way_out))
+    found.problems.extend(suitability.of_neighbours(config, task))
     found.problems.extend(suitability.rewinding(config))
+    found.problems.extend(suitability.low_rank(config))
     audits = found.run(chosen_audits, config.audit, task, config.method)
     found.problems.extend(lacking(config, audits or {}, train))
     max_length = None
@@ -236,7 +231,11 @@ def _fits(config: RunConfig, task: type[Task] | None, model_config: Any) -> list
         return []
     needed = "tokens" if task.of_tokens else "classes"
     if needed in config.method.units:
-        return config.method.misfits(model_config) if isinstance(config.method, Method) else []
+        found = config.method.misfits(model_config) if isinstance(config.method, Method) else []
+        if task.of_tokens and getattr(config.method, "average", None) == "classes":
+            way_out = 'Leave it out ("auto"): tokens weigh by how much they tell.'
+            found = [*found, Problem("method.average", '"classes" is not for models that write tokens', way_out)]
+        return found
     known = [n for n in registry.names("methods") if needed in registry.find("methods", n).units]
     name = registry.name_of("methods", type(config.method))
     return [Problem("method.name", f"{name} does not work for a {task.noun}", f"These do: {', '.join(known)}.")]
@@ -309,7 +308,7 @@ def _held_out(
         if named and config.data.overlap == "refuse":
             what = f"{len(named)} of {len(records)} held-out records have the id of a record to forget"
             found.problems.append(Problem(where, what, way_out))
-        like = _nearly(forget, records, config.request.near_duplicates) - {*inside, *named} if forget else set()
+        like = nearly(forget, records, config.request.near_duplicates) - {*inside, *named} if forget else set()
         if config.data.overlap == "refuse":
             near += len(like)
             like = set()
@@ -338,6 +337,6 @@ def _held_out(
     return calibration, evaluation, halved, dropped, unused, near, gone
 
 
-def _nearly(forget: Records, held_out: Records, threshold: float) -> set[int]:
+def nearly(forget: Records, held_out: Records, threshold: float) -> set[int]:
     """Positions of held-out records that nearly repeat a record to forget."""
     return {place for _, place, _ in alike(forget.texts, held_out.texts, threshold, of_words=held_out.of_words)}

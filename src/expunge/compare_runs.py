@@ -13,16 +13,22 @@ __all__ = ["compare_runs", "print_comparison"]
 _READ: dict[str, Callable[[RunRecord], Any]] = {
     "original": lambda record: record.models["original"]["sha256"],
     "evaluation": lambda record: record.data["hmac"]["evaluation"],
+    "calibration": lambda record: record.data["hmac"].get("calibration"),
     "train": lambda record: record.data["hmac"]["train"],
     "request": lambda record: record.request["hmac"],
     "evidence": lambda record: record.verdict["evidence"],
     "confidence": lambda record: record.config["audit"]["confidence"],
+    "allowed": lambda record: record.config["audit"].get("max_utility_loss"),
+    "retained": lambda record: _retained(record),
     "versions": lambda record: record.environment,
 }
 _SAID = {
     "original": "The runs start from different models.",
     "train": "The training data are not the same, or were hashed with another salt.",
     "evaluation": "The evaluation records are not the same, or were hashed with another salt.",
+    "calibration": "The calibration records are not the same, or were hashed with another salt.",
+    "retained": "The retained records scored are different samples, and figures of them of different records.",
+    "allowed": "Verdicts allow different losses of utility (audit.max_utility_loss).",
     "request": "The runs forget different records, or their ids were salted differently: figures may be of different records.",
     "evidence": "Not every run was measured beside retrained models: verdicts are of different evidence classes.",
     "confidence": "The intervals are not of the same confidence.",
@@ -42,15 +48,21 @@ def compare_runs(records: Mapping[str, RunRecord]) -> dict[str, Any]:
         records they are measured on, else None), and ``warnings`` (what forbids to compare them).
     """
     differ = {name for name, read in _READ.items() if any(read(r) != read(_first(records)) for r in records.values())}
-    shared = [] if differ & {"original", "evaluation", "train", "request"} else ["original"]
+    shared = [] if differ & {"original", "evaluation", "calibration", "train", "request"} else ["original"]
     retrained = {tuple(model["sha256"] for model in record.models["retrained"]) for record in records.values()} - {()}
     if shared and len(retrained) == 1:
         shared.append("retrained")
     return {
         "runs": [_run(name, record) for name, record in records.items()],
-        "rows": _rows(records, shared),
+        "rows": _rows(records, shared, "retain" if "retained" in differ else None),
         "warnings": [sentence for name, sentence in _SAID.items() if name in differ],
     }
+
+
+def _retained(record: RunRecord) -> Any:
+    """What the sample of retained records that was scored hangs on; None: all were."""
+    most = record.config["audit"]["retain_sample"]
+    return None if record.data["retain"] <= most else (record.config["seed"], most)
 
 
 def _first(records: Mapping[str, RunRecord]) -> RunRecord:
@@ -74,7 +86,8 @@ def _run(name: str, record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _rows(records: Mapping[str, RunRecord], shared: list[str]) -> list[dict[str, Any]]:
+def _rows(records: Mapping[str, RunRecord], shared: list[str], apart: str | None) -> list[dict[str, Any]]:
+    """One row a measure; of groups whose name holds `apart` nothing is shared."""
     found: dict[tuple[str, str, str], dict[str, dict[str, Measurement]]] = {}
     for run, record in records.items():
         for m in record.measurements:
@@ -90,7 +103,7 @@ def _rows(records: Mapping[str, RunRecord], shared: list[str]) -> list[dict[str,
         }
         for model in ("original", "retrained"):
             told = next((models[model] for models in by_run.values() if model in models), None)
-            row[model] = _figure(told) if model in shared else None
+            row[model] = _figure(told) if model in shared and not (apart and apart in group) else None
         row["unlearned"] = {run: _figure(by_run.get(run, {}).get("unlearned")) for run in records}
         rows.append(row)
     return rows

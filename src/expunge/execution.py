@@ -91,11 +91,10 @@ class Run:
         with self._timed("load"):
             model, dtype = self._own_model()
             self._try_comparisons()
-        before = getattr(model, "unknown_weights", None) or model_loading.weights_sha256(model.to(dtype))
+        before = getattr(model, "unknown_weights", None) or model_loading.weights_sha256(model, dtype)
         self._must_follow(before)
         if self.paused is not None:
             self.paused.remember("weights of the model", before)
-        model.to(torch.float32)
         original = self._score(model, encoded, "original")
         if original["retain"].accuracy < LEAST_FIT:
             self.progress.note(unfit(original["retain"].accuracy, self.prepared.task.of_tokens))
@@ -117,10 +116,10 @@ class Run:
         elif isinstance(model, O3Model):
             outcome.log.update(o3_account(model))
         if dtype != torch.float32:  # what is measured is what will be saved
-            model.to(dtype).to(torch.float32)
+            model_loading.cast(model_loading.cast(model, dtype), torch.float32)
         unlearned = self._score(model, encoded, "unlearned")
         retrained, described = self._retrained(encoded)
-        model.to(dtype)
+        model_loading.cast(model, dtype)
         hashes = {
             "original": {"sha256": before},
             "unlearned": {"sha256": model_loading.weights_sha256(model)},
@@ -141,7 +140,7 @@ class Run:
         for name, path in (("original", self.prepared.config.model.path), ("unlearned", audited)):
             model = self._load(path, "model.path" if name == "original" else "--model")
             scored.append([self._score(model, encoded, name)])
-            hashes[name] = {"sha256": model_loading.weights_sha256(model.to(self._saved_dtype(path, name)))}
+            hashes[name] = {"sha256": model_loading.weights_sha256(model, self._saved_dtype(path, name))}
         retrained, hashes["retrained"] = self._retrained(encoded)
         cost = before.cost
         self.check_passes = cost["checks"]

@@ -102,8 +102,8 @@ class Rows:
         for layer in self._layers:
             weight, bias = layer.module.weight, layer.module.bias
             for taken, sent, owners in zip(layer.taken, layer.sent, self._owners, strict=True):
-                of = owners if len(sent) == len(owners) else owners.unique_consecutive()  # one a record, as a pooler's
-                own = coefficients[of][:, None].to(sent.dtype) * sent
+                of = owners.unique_consecutive() if len(sent) % len(owners) else owners  # one a record, as a pooler's
+                own = coefficients[of.repeat(len(sent) // len(of))][:, None].to(sent.dtype) * sent
                 weight += (own.T @ taken).to(weight.dtype)
                 if bias is not None:
                     bias += own.sum(dim=0).to(bias.dtype)
@@ -118,7 +118,7 @@ class _Tape:
         self._width = width
         self._seed = seed
         self._projections: dict[tuple[int, int, int], Tensor] = {}
-        self._caught: dict[int, tuple[Tensor, Tensor]] = {}
+        self._caught: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -135,7 +135,7 @@ class _Tape:
             taken = args[0].detach()
 
             def back(gradient: Tensor) -> None:
-                self._caught[number] = (taken, gradient.detach())
+                self._caught.setdefault(number, []).append((taken, gradient.detach()))
 
             if output.requires_grad:
                 output.register_hook(back)
@@ -143,30 +143,51 @@ class _Tape:
         return hook
 
     def take(self, mask: Tensor) -> None:
-        """Take down what the batch that has just run left; mask: (B, T) which positions are no padding."""
+        """Take down what the batch that has just run left; mask: (B, T) which positions are no padding.
+
+        A layer that runs several times, as ALBERT's do, has the sum; one that records do not run through has nothing.
+
+        Raises:
+            UsageError: What a layer takes in is not one row a record.
+        """
         valid = mask.bool()
         flat: dict[int, Tensor] = {}
         for number, layer in enumerate(self._layers):
-            taken, sent = self._caught.pop(number)
-            if taken.dim() == 2:
-                taken, sent, whole = taken[:, None], sent[:, None], True
-            else:
-                whole = taken.shape[:2] != valid.shape
-            projected = taken @ self._projection(number, 0, taken), sent @ self._projection(number, 1, sent)
-            layer.sketches.append((projected[1].transpose(1, 2) @ projected[0]).flatten(1))
+            found = [self._of_records(number, taken, sent, valid) for taken, sent in self._caught.pop(number, ())]
+            if not found:
+                continue
+            layer.sketches.append(sum(sketch for sketch, _, _, _ in found))
             if layer.module.bias is not None:
-                layer.biases.append(sent.sum(dim=1))
+                layer.biases.append(sum(sent.sum(dim=1) for _, _, sent, _ in found))
             if not self._keep:
                 continue
-            if whole:
-                layer.taken.append(taken.flatten(0, 1))
-                layer.sent.append(sent.flatten(0, 1))
-                continue
-            at = taken.data_ptr()  # queries, keys and values have one input
-            if at not in flat:
-                flat[at] = taken[valid]
-            layer.taken.append(flat[at])
-            layer.sent.append(sent[valid])
+            pieces: list[tuple[Tensor, Tensor]] = []
+            for _, taken, sent, whole in found:
+                if whole:
+                    pieces.append((taken.flatten(0, 1), sent.flatten(0, 1)))
+                    continue
+                at = taken.data_ptr()  # queries, keys and values have one input
+                if at not in flat:
+                    flat[at] = taken[valid]
+                pieces.append((flat[at], sent[valid]))
+            several = len(pieces) > 1
+            layer.taken.append(torch.cat([taken for taken, _ in pieces]) if several else pieces[0][0])
+            layer.sent.append(torch.cat([sent for _, sent in pieces]) if several else pieces[0][1])
+
+    def _of_records(
+        self, number: int, taken: Tensor, sent: Tensor, valid: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, bool]:
+        """(B, width * width) sketches, inputs and gradients of one run through a layer, and whether it knows no padding."""
+        whole = taken.dim() == 2 or taken.shape[:2] != valid.shape
+        if taken.dim() == 2:
+            taken, sent = taken[:, None], sent[:, None]
+        if taken.dim() != 3 or len(taken) != len(valid):
+            what = f"a layer takes {tuple(taken.shape)} for {len(valid)} records, which cannot be told apart in it"
+            raise UsageError(
+                Problem("method", what, "Use the method deepcut-calibrated, which asks nothing of layers.")
+            )
+        projected = taken @ self._projection(number, 0, taken), sent @ self._projection(number, 1, sent)
+        return (projected[1].transpose(1, 2) @ projected[0]).flatten(1), taken, sent, whole
 
     def _projection(self, number: int, side: int, like: Tensor) -> Tensor:
         size = like.shape[-1]

@@ -17,7 +17,7 @@ from expunge.config_paths import meant_beside, path_problem
 from expunge.errors import Problem, UsageError
 
 __all__ = [
-    "between", "fresh", "head_sizes", "inspect_folder", "is_local", "load_config", "load_model",
+    "between", "cast", "fresh", "head_sizes", "inspect_folder", "is_local", "load_config", "load_model",
     "load_tokenizer", "move_back", "passes_of", "weights_of_base",
     "weights_sha256",
 ]  # fmt: skip
@@ -317,6 +317,20 @@ def weights_sha256(model: Any, dtype: torch.dtype | None = None) -> str:
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def cast(model: Any, dtype: torch.dtype) -> Any:
+    """The model with weights and saved buffers in a dtype; what it makes itself, as rotary frequencies, stays as it is."""
+    own = [
+        (module, name, module._buffers[name])
+        for module in model.modules()
+        for name in module._non_persistent_buffers_set
+        if module._buffers.get(name) is not None
+    ]
+    model.to(dtype)
+    for module, name, buffer in own:
+        module._buffers[name] = buffer
+    return model
 
 
 def passes_of(model: Any) -> float:

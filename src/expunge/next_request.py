@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from expunge.checks import Prepared
+from expunge.checks import Prepared, nearly
 from expunge.config import RequestConfig, RunConfig
-from expunge.data.request import mentioning, read_request, resolve
+from expunge.data.records import Records
+from expunge.data.request import mentioning, read_request, resolve, with_more
 from expunge.errors import Problem, UsageError
 from expunge.history.earlier import History, held_records, kept_out
 from expunge.history.link import Link
 from expunge.methods.base import trains_the_model
 from expunge.model_kinds import unfit_kind
 from expunge.reading import Kind, content_key, read_columns, read_records
-from expunge.suitability import rewinding
+from expunge.suitability import of_neighbours, rewinding
 
 __all__ = ["next_request"]
 
@@ -41,10 +42,14 @@ def next_request(
     config = replace(before.config, request=replace(request, past=before.config.request.past))
     if method is not None:
         training = (
-            config.training if trains_the_model(method) else replace(config.training, rewind=0.0, rewind_first=0.0)
+            config.training
+            if trains_the_model(method)
+            else replace(config.training, rewind=0.0, rewind_first=0.0, lora_rank=0)
         )
         config = replace(config, method=method, training=training)
         _must_fit(config, before, model)
+    if problems := of_neighbours(config, before.task):
+        raise UsageError(problems)
     kind = Kind(type(before.task), tuple(before.task.label_names))
     data, train = config.data, before.train
     ids = read_request(request, data.id, content_key(config, kind), None, data.format)
@@ -55,8 +60,29 @@ def next_request(
         columns = read_columns(config, source, "", "request.past", data.train_split)
         given.append(("the records given", read_records(columns, config, kind, "request.past", True)))
     resolved = kept_out(history, train, resolve(train, ids, request, selected), ids, again=request.again)
+    if request.neighbours is not None:
+        from expunge.neighbours import neighbours
+
+        resolved = with_more(train, resolved, neighbours(config, before.task, train, resolved))
     held, strange = held_records(history, train, given)
-    return replace(before, config=config, request=resolved, model=model, history=history, past=held, strange=strange)
+    calibration, evaluation, near = _unlike(config, before, train.take(resolved.forget))
+    return replace(
+        before, config=config, request=resolved, calibration=calibration, evaluation=evaluation, near_held_out=near,
+        model=model, history=history, past=held, strange=strange,
+    )  # fmt: skip
+
+
+def _unlike(config: RunConfig, before: Prepared, forget: Records) -> tuple[Records, Records, int]:
+    """Both held-out halves, without what nearly repeats a record to forget where that is dropped, else how many do."""
+    halves, count = [], 0
+    for half in (before.calibration, before.evaluation):
+        like = nearly(forget, half, config.request.near_duplicates)
+        if config.data.overlap == "drop":
+            halves.append(half.take([i for i in range(len(half)) if i not in like]))
+        else:
+            halves.append(half)
+            count += len(like)
+    return halves[0], halves[1], count
 
 
 def _asked(before: Prepared, asked: Sequence[str] | RequestConfig) -> RequestConfig:
@@ -71,7 +97,7 @@ def _asked(before: Prepared, asked: Sequence[str] | RequestConfig) -> RequestCon
     return RequestConfig(
         ids=tuple(str(i) for i in ids), seed=settings.seed, with_duplicates=settings.with_duplicates,
         allow_missing=settings.allow_missing, with_near_duplicates=settings.with_near_duplicates,
-        near_duplicates=settings.near_duplicates,
+        near_duplicates=settings.near_duplicates, neighbours=settings.neighbours,
     )  # fmt: skip
 
 

@@ -17,8 +17,9 @@ from expunge.checks import Prepared
 from expunge.config import StopConfig
 from expunge.evidence import duplicates_of, shown_memory
 from expunge.execution import Run
+from expunge.halfway import end_of_pass
 from expunge.head import head_of
-from expunge.looking import follows, rows_a_step, schedule
+from expunge.looking import rows_a_step, schedule
 from expunge.memorisation import LEVEL, memorised
 from expunge.methods.base import Method
 from expunge.offset.ensemble import OffsetModel
@@ -27,7 +28,6 @@ from expunge.progress import Progress
 from expunge.sampling import StepSampler
 from expunge.scoring import score
 from expunge.stats import Interval, auc_interval
-from expunge.stopping import BEYOND
 from expunge.summary import near_held_out
 from expunge.tasks.base import Encoded
 from expunge.verdict import LEAST_RECORDS, incomplete, original_passes
@@ -143,7 +143,7 @@ def _needed(membership: Interval, memorised: int, judged: int) -> str:
 
 
 def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float) -> Cost:
-    """What the run will cost at most: passes counted, time from a few steps on a copy of the model that is thrown away."""
+    """What the run will cost at most, early looks apart: passes counted, time from a few steps on a copy thrown away."""
     config = run.prepared.config
     method, settings = config.method, config.training
     forget, retain = encoded["forget"], encoded["retain"]
@@ -174,11 +174,15 @@ def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float) -> 
     )  # fmt: skip
     a_pass = sampler.steps_per_pass
     steps = max(settings.min_steps, round(settings.epochs * a_pass), 1)
-    passes = step_passes(method, sampler, len(forget), len(retain), steps, settings.accumulation)
+    share = end_of_pass(method, model)[1] if method.halfway else 1.0
+
+    def passes_in(steps: int) -> float:
+        return step_passes(method, sampler, len(forget), len(retain), steps, settings.accumulation, share)
+
+    passes = passes_in(steps)
     a_step = rows_a_step(method, settings.batch_size, len(forget), len(retain))
     looks = schedule(config.stop, len(forget), len(encoded["calibration"]), steps * a_step, steps)
-    early = BEYOND if follows(config.stop, settings, len(forget)) else 0
-    checks = min(steps, looks.most - 1 + early) * looks.passes
+    checks = -(-steps // looks.every) * looks.passes
     per_pass, basis = 3 * forward, "scoring: three forward passes a training pass"
     if not method.needs_base:
         tried = min(_TRIAL_STEPS, steps)
@@ -188,7 +192,7 @@ def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float) -> 
             stop=StopConfig(rule="none", every=steps + tried, sample=config.stop.sample), progress=clock,
         )  # fmt: skip
         outcome = trial.run(copy.deepcopy(model))
-        known = step_passes(method, sampler, len(forget), len(retain), tried, settings.accumulation)
+        known = passes_in(tried)
         a_row = 1.0
         if isinstance(outcome.model, OffsetModel):
             sizes = len(forget), len(retain), looks.calibration
@@ -199,9 +203,7 @@ def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float) -> 
             passes += max(0.0, outcome.passes - known)  # what the method made before its first step
         timed = clock.stamps[1:-1] if len(clock.stamps) > 3 else []  # the first step warms up, the last one also checks
         if timed:
-            spent = step_passes(
-                method, sampler, len(forget), len(retain), len(clock.stamps) - 1, settings.accumulation
-            ) - step_passes(method, sampler, len(forget), len(retain), 2, settings.accumulation)
+            spent = passes_in(len(clock.stamps) - 1) - passes_in(2)
             per_pass, basis = (timed[-1] - timed[0]) / (spent * a_row), f"{len(timed) - 1} timed steps on a copy"
     else:
         basis += "; without the models the method first trains from the base"

@@ -38,7 +38,13 @@ class Cost:
 
 
 def step_passes(
-    method: Method, sampler: StepSampler, forget: int, retain: int, steps: int, micro_batches: int = 1
+    method: Method,
+    sampler: StepSampler,
+    forget: int,
+    retain: int,
+    steps: int,
+    micro_batches: int = 1,
+    share: float = 1.0,
 ) -> float:
     """Example-passes of a method's steps, the original's outputs among them where it compares with these.
 
@@ -49,8 +55,9 @@ def step_passes(
         retain: Retained records.
         steps: Steps.
         micro_batches: Parts a step is cut into; a second forward pass then comes with each.
+        share: What a pass of a step is of one through the whole model (`expunge.halfway.end_of_pass`).
     """
-    whole = 1 + (1 / 3 if micro_batches > 1 else 0)
+    whole = share * (1 + (1 / 3 if micro_batches > 1 else 0))
     total = 0.0
     for step in range(steps):
         within = step % sampler.steps_per_pass
@@ -63,6 +70,8 @@ def step_passes(
         total += min(forget, steps * sampler.batch_size) / 3
     if any(need.startswith("retain.reference") for need in method.reads):
         total += min(retain, steps * sampler.retain_size) / 3
+    if any(need.startswith("alternate.reference") for need in method.reads):
+        total += min(forget, steps * sampler.batch_size) / 3
     return total
 
 

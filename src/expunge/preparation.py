@@ -101,7 +101,8 @@ def context_of(
 
     def fresh(seed: int) -> Any:
         torch.manual_seed(seed)
-        return type(model)(model.config).to(next(model.parameters()).device).eval()
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # under low-rank updates
+        return type(inner)(inner.config).to(next(model.parameters()).device).eval()
 
     def gradient() -> dict[str, Tensor]:
         nonlocal passes

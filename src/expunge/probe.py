@@ -95,7 +95,9 @@ def label_margins(
     spread = np.where(spread > 1e-6 * np.abs(mean) + 1e-12, spread, np.inf)
     counts = np.bincount(labels, minlength=classes)
     weight = len(labels) / (np.count_nonzero(counts) * counts[labels])
-    model = Ridge(alpha=0.1 * len(labels)).fit((x - mean) / spread, np.eye(classes)[labels], sample_weight=weight)
+    target = np.zeros((len(labels), classes))
+    target[np.arange(len(labels)), labels] = 1
+    model = Ridge(alpha=0.1 * len(labels)).fit((x - mean) / spread, target, sample_weight=weight)
     found = []
     for states, own in tests:
         scores = model.predict((states.astype(np.float64) - mean) / spread).reshape(len(own), classes)

@@ -127,13 +127,13 @@ def record_targets(
 def clean_margins(context: MethodContext, retain: Encoded, unseen: Encoded) -> tuple[Floats, Floats] | None:
     """(U,) log-odds that a linear classifier on the base encoder, fitted to retained units, gives forget and unseen units.
 
-    None where there is no base, or it gives no hidden states.
+    None where there is no base, it gives no hidden states, or the retained units are of one class.
     """
     base = context.rewound(0.0)
     features = [context.embedded(base, part) for part in (context.forget, retain, unseen)]
     labels = [np.array(part.flat_labels, dtype=int) for part in (context.forget, retain, unseen)]
     rows = [found for found in features if found is not None]
-    if len(rows) < len(features):
+    if len(rows) < len(features) or len(np.unique(labels[1])) < 2:
         return None
     # Of a tagger's words, as many of the most common class as of all others: they would else be nearly all.
     kept = leave_out.evenly(labels[1], context.seed) if retain.units is not None else np.arange(len(labels[1]))

@@ -15,13 +15,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from expunge.errors import RunError
 from expunge.snapshot import Snapshot, linked
 
-__all__ = ["BEYOND", "Check", "Rule", "StopRule", "best", "distance", "reason_to_stop", "state_of"]
+__all__ = ["Check", "Rule", "StopRule", "best", "distance", "reason_to_stop", "state_of"]
 
 Rule = Literal["two-sided", "accuracy", "none"]
 
 TOLERANCE = 0.02
 """An AUC no further from one half than this is as good as one half: no attacker gains by it."""
-BEYOND = 4
+_BEYOND = 4
 """Early checks that may go beyond the number planned."""
 
 
@@ -239,7 +239,7 @@ class StopRule(TrainerCallback):
         """Whether the aim is near, and a check now leaves enough of them for the rest of the run, or is worth its price."""
         left = state.max_steps - state.global_step
         after = len(self.checks) + 1 - -left // self._every
-        affordable = self._most is None or after <= self._most + (BEYOND if self._worth(left) else 0)
+        affordable = self._most is None or after <= self._most + (_BEYOND if self._worth(left) else 0)
         return affordable and since >= self._soonest and self._glance()
 
     def on_train_end(

@@ -9,7 +9,7 @@ from typing import Any
 from expunge import models, registry
 from expunge.config import Recipe, RunConfig, read_recipe
 from expunge.errors import Collector, Problem, UsageError
-from expunge.methods.base import trains_the_model
+from expunge.methods.base import Method, trains_the_model
 from expunge.model_kinds import architecture_of, unfit_kind
 from expunge.tasks.kinds import Task, task_for
 
@@ -188,6 +188,35 @@ def rewinding(config: RunConfig) -> list[Problem]:
         way_out = "Name the model the original was fine-tuned from: --base PATH."
         found.append(Problem("retrain.base", f"{wants} needs the base model, and none is named", way_out))
     return found
+
+
+def of_neighbours(config: RunConfig, task: Any) -> list[Problem]:
+    """What keeps paraphrases from being looked for, where they are to be.
+
+    Args:
+        config: The configuration.
+        task: The task, or its type; None: not known.
+    """
+    if config.request.neighbours is None:
+        return []
+    found = []
+    if config.retrain.base is None:
+        way_out = "Name the model the original was fine-tuned from: --base PATH."
+        found.append(Problem("request.neighbours", "there is no base model to compare texts in", way_out))
+    if task is not None and task.of_tokens:
+        way_out = "Leave it out: near-duplicates are looked for without it."
+        what = "neighbours are looked for in an encoder, and the model is a causal language model"
+        found.append(Problem("request.neighbours", what, way_out))
+    return found
+
+
+def low_rank(config: RunConfig) -> list[Problem]:
+    """What keeps low-rank updates from being trained, where they are to be: a method that takes no steps on the model."""
+    method = config.method
+    if not config.training.lora_rank or isinstance(method, Method):
+        return []
+    what = f"{registry.name_of('methods', type(method))} is no training loss, and would train all weights"
+    return [Problem("training.lora_rank", what, "Leave it out, or use a method with a loss (`expunge list`).")]
 
 
 def _told_apart(model_config: Any) -> Any:

@@ -263,6 +263,8 @@ def _why(training: dict[str, Any], kept: int) -> str:
         return ""
     found = [check for check in training.get("checks", ()) if check["step"] == kept]
     told = f" (AUC {found[0]['auc']:.3f})" if found and "auc" in found[0] else ""
+    if "as far as" in training.get("reason", ""):  # another's was nearer by less than small samples tell
+        return f", whose check{told} was as near to what is wanted as samples can tell"
     return f", whose check{told} was nearest to what is wanted"
 
 

@@ -126,6 +126,7 @@ class Unlearning:
         checks: list[Check] = []
         history: list[dict[str, float]] = []
         spent: list[Callable[[], float]] = []
+        chosen: list[int] = []
 
         def check(candidate: Any, number: int) -> Check:
             checks.append(look.check(candidate, number))
@@ -150,16 +151,18 @@ class Unlearning:
         context = ProcedureContext(
             model=model, task=self.task, forget=self.forget, retain=self.retain, forget_ids=self.forget_ids,
             retain_ids=self.retain_ids, classes=classes, seed=self.seed, tune=tune, check=check, spend=spend, prepared=prepared,
-            note=history.append, retraining=whole, paused=self.paused,
+            note=history.append, retraining=whole, keep=chosen.append, paused=self.paused,
             fit=None if fitted is None else lambda records, seed: self._paid(*fitted(records, seed)),
         )  # fmt: skip
         result = self.method.run(context)
         self._passes += sum(cost() for cost in spent)
         self._check_passes += look.passes
-        kept = best(checks).step if len(checks) > 1 else None
+        nearest = best(checks).step if len(checks) > 1 else None
+        kept = chosen[-1] if chosen else nearest
         reason = "a procedure, not a training loss"
         if kept is not None:
             reason += f"; candidate {kept} of {len(checks) - 1} is nearest to what is wanted"
+            reason += "" if kept == nearest else f", as far as its check and that of candidate {nearest} can tell"
         return {
             "model": result, "steps": len(history), "kept_step": kept, "reason": reason, "history": history,
             "checks": [asdict(check) for check in checks],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -81,10 +81,11 @@ class Agreement(Audit):
             if floors is not None and floor:
                 low, high = _ratio_interval(apart, floors, context)
                 value = float(apart.mean()) / floor
-                rows.append(distance(
+                times = distance(
                     _NAME, "margin difference over its noise floor", "forget", Interval(value, low, high), n=len(apart),
                     unit="times the floor", model=model,
-                ))  # fmt: skip
+                )  # fmt: skip
+                rows.append(replace(times, gap=abs(value - 1)))  # of a retrained model it is 1
         if floors is not None:
             rows.append(distance(
                 _NAME, name, "forget", mean_interval(floors, context.confidence), n=len(floors), unit="nats",

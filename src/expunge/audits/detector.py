@@ -55,8 +55,12 @@ class Detector(Audit):
 
 
 def _of_the_rest(context: AuditContext) -> np.ndarray:
-    """Which evaluation records have a class that some retained record has; of units within records all."""
+    """Which evaluation records are of no class that is erased whole; of units within records all.
+
+    A class that is to forget is taken to be erased whole where no record of the retained sample has it.
+    """
     tables = context.models["unlearned"][0]
     if tables["evaluation"].several_units:
         return np.ones(len(tables["evaluation"]), dtype=bool)
-    return np.isin(tables["evaluation"].labels, tables["retain"].labels)
+    labels = tables["evaluation"].labels
+    return ~np.isin(labels, tables["forget"].labels) | np.isin(labels, tables["retain"].labels)

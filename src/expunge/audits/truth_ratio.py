@@ -86,7 +86,9 @@ class TruthRatio(Audit):
 
 
 def ratios_of(true: ScoreTable, false: Sequence[ScoreTable]) -> np.ndarray:
-    """(N,) truth ratio of each record, from scores of its true answer and of its false ones."""
+    """(N,) truth ratio of each record, from scores of its true answer and of its false ones; NaN where there are none."""
+    if not false:
+        return np.full(len(true), np.nan)
     likelihoods = [mean_logp(-table.losses, table.offsets) for table in (true, *false)]
     return truth_ratio(likelihoods[0], np.stack(likelihoods[1:], axis=1))
 

@@ -43,7 +43,9 @@ def read_alternatives(
         return ()
     said = paraphrased if paraphrased in columns else None if paraphrased else _first(columns, PARAPHRASED)
     others = [_several(value) for value in columns[false]]
-    own = [value or "" for value in columns[said]] if said is not None else [""] * len(others)
+    own = [""] * len(others)
+    if said is not None:  # a gap in a table is NaN
+        own = ["" if value is None or value != value else value for value in columns[said]]
     problems = []
     if bad := [row for row, values in enumerate(others, start=1) if not all(is_text(v) and v.strip() for v in values)]:
         what = f"{len(bad)} rows have something else than texts in {false}, the first is row {bad[0]}"

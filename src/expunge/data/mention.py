@@ -20,6 +20,7 @@ _PIECE = regex.compile(
     rf"[{_UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{N}}]--[{_UNSPACED}]][[\p{{L}}\p{{N}}\p{{M}}]--[{_UNSPACED}]]*|\S\p{{M}}*",
     regex.VERSION1,
 )
+_WORD = regex.compile(r"[\p{L}\p{N}]")
 _FOLDS = (
     (regex.compile(r"[\p{Pc}\u200b]"), " "),  # underscores, and the space of no width, which parts words
     (regex.compile(r"\p{Default_Ignorable_Code_Point}"), ""),  # soft hyphens, joiners, directions, variants
@@ -44,7 +45,7 @@ def mentioning(texts: Sequence[tuple[str, ...]], mention: str, *, apart: bool = 
         UsageError: The string holds no word, or no record holds it.
     """
     wanted = _pieces((mention,))
-    if not wanted.strip("\x1f"):
+    if not _WORD.search(wanted):
         raise UsageError(Problem("request.mention", f"{mention!r} holds no word", "Give a name as it is written."))
     found = []
     for position, text in enumerate(texts):

@@ -252,11 +252,12 @@ def beside_erased(records: Records, request: Resolved, erased: Collection[int], 
         raise UsageError(Problem("request", what, "Name others; --again (request.again) erases them once more."))
     names = {records.ids[i] for i in gone}
     copies = {
-        i: tuple(j for j in ids if j not in names) for i, ids in request.duplicates.items() if i not in names or again
+        records.ids[i]: tuple(records.ids[j] for j in rows if records.ids[j] not in names)
+        for i, rows in exact_duplicates(records.texts, positions).items()
     }
     rest = replace(
         request, duplicates={i: ids for i, ids in copies.items() if ids},
-        near=tuple(match for match in request.near if match.other not in names),
+        near=tuple(m for m in request.near if m.other not in names and (again or m.requested not in names)),
         erased=tuple(sorted(gone - positions)), again=len(gone & positions),
     )  # fmt: skip
     return _split(records, positions, rest)

@@ -154,5 +154,7 @@ def _named(number: Any, names: Any) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """Lists within a data frame may be arrays."""
+    """Lists within a data frame may be arrays, and a gap of a nullable column is no value."""
+    if type(value).__name__ == "NAType":
+        return None
     return value.tolist() if hasattr(value, "tolist") and getattr(value, "ndim", 0) else value

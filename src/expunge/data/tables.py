@@ -34,6 +34,8 @@ def _read_csv(path: Path, separator: str = ",") -> Columns:
     import pandas
 
     must_be_text(path)
+    if separator == "\t":
+        _must_close_its_quotes(path)
     how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "sep": separator, "encoding": "utf-8-sig"}
     try:
         names = [str(name) for name in pandas.read_csv(path, header=None, nrows=1, **how).iloc[0]]
@@ -52,6 +54,21 @@ def _read_csv(path: Path, separator: str = ",") -> Columns:
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f'the column "{twice[0]}" stands in its header twice')
     return columns
+
+
+def _must_close_its_quotes(path: Path) -> None:
+    """Tables with tabs are often written without quoting: there a quote mark is part of a text, and would be lost."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        for number, line in enumerate(lines, start=1):
+            if '"' not in line:
+                continue
+            for value in line.rstrip("\r\n").split("\t"):
+                quoted = value.startswith('"')
+                if quoted and (len(value) < 2 or not value.endswith('"') or '"' in value[1:-1].replace('""', "")):
+                    raise ValueError(
+                        f"line {number}: a value begins with a quote mark that does not close it; put it in quotes whole, with "
+                        "quote marks inside doubled and no line break, or save the table as .jsonl"
+                    )
 
 
 def _of_frame(frame: Any) -> Columns:

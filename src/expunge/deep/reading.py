@@ -45,7 +45,7 @@ def read_knowledge(facts: str | Path, rules: str | Path | None = None) -> FactFi
     """
     found = Collector()
     whole = found.run(_object, facts, "FACTS")
-    if whole is not None and rules is not None:
+    if whole is not None and rules is not None and ("rules" in whole or "facts" not in whole):
         found.problems.append(Problem("--rules", f'"{facts}" holds rules as well', "Leave --rules out."))
     if whole is not None and "facts" not in whole:
         read = found.run(read_edu_relat, whole, "FACTS")
@@ -57,7 +57,8 @@ def read_knowledge(facts: str | Path, rules: str | Path | None = None) -> FactFi
     rows = of_rules = None
     if whole is not None:
         rows = found.run(_table, whole["facts"], "FACTS", _PARTS)
-        of_rules = found.run(_table, whole.get("rules"), "--rules", _SIDES)
+        own = rules if "rules" not in whole and rules is not None else whole.get("rules")
+        of_rules = found.run(_table, own, "--rules", _SIDES)
     else:
         if path_problem(str(facts), "FACTS") is None and Path(facts).expanduser().is_file():  # else it has been said
             rows = found.run(_table, facts, "FACTS", _PARTS)

@@ -234,6 +234,7 @@ class ProcedureContext:
         prepared: -> what a method may use before its first step, of which the targets are made. Counted.
         note: Takes a row of figures for the log, such as a step's parts.
         retraining: Example-passes of one retraining, where the recipe is known.
+        keep: Takes the number of the check whose model is given back, where that is not the one nearest to what is wanted.
         paused: Where a procedure that trains on its own keeps what another process could go on from, and finds it.
     """
 
@@ -252,6 +253,7 @@ class ProcedureContext:
     prepared: Callable[[], MethodContext]
     note: Callable[[dict[str, float]], None]
     retraining: float | None = None
+    keep: Callable[[int], None] = lambda number: None
     paused: PausedRun | None = None
 
 

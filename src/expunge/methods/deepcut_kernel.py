@@ -160,6 +160,7 @@ class KernelDeepCUT(Procedure):
             checks.append(context.check(context.model, step))
             if distance(checks[-1], checks[0]) <= distance(best(checks), checks[0]) + _NOISE:
                 kept = {name: part.detach().clone() for name, part in context.model.named_parameters()}
+                context.keep(step)
             if away <= _NEAR:
                 break
         solver.put(kept)

@@ -75,7 +75,8 @@ class PDU(TwoParts):
         if "retain" not in parts:
             return state
         loss = parts["retain"] / float(multiplier)
-        limit = min(float(state["limit"]), loss + self.slack)
+        known = float(state["limit"])
+        limit = loss + self.slack if known == float("inf") else known
         violation = torch.tensor(loss - limit)
         following = dual_step(multiplier, violation, self.rate).clamp(min=_LEAST)
         return {"multiplier": following, "limit": torch.tensor(limit)}

@@ -157,7 +157,7 @@ def manifest_of(path: str, model: Any) -> Manifest | None:
         UsageError: The folder's manifest is broken.
     """
     if model is not None:
-        return getattr(model, "manifest", None)
+        return model.manifest if isinstance(model, Ensemble) else None
     return Manifest.read(path) if is_sisa(path) else None
 
 
