@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from conftest import Job, write_csv
+from conftest import Job, call, write_csv
 from expunge.bench.assets import Assets, Busy
 from expunge.bench.config import BenchConfig
 from expunge.bench.datasets import random_request, read_split, requests
@@ -336,6 +336,20 @@ def test_the_committed_table_is_the_committed_results(name: str, page: str, tmp_
         assert block["retrained"]["models"] >= 5
         assert block["retrained"]["noise_floor"] > 0
         assert all(reason for reason in block["missing"].values()), "an empty cell says why"
+
+
+def test_pools_are_no_whole_classes_and_no_trials_are_told_where_there_were_none(tmp_path: Path) -> None:
+    table = build_table(ROOT / "benchmarks" / "results" / "calibrated")
+    (kernel,) = [row for row in table["summary"] if row["method"] == "deepcut-kernel"]
+    assert kernel["pooled blocks"] == 4
+    assert "class gap" not in kernel
+    text = markdown(table)
+    assert "several requests pooled: mean gap" in text
+    assert "among three trials" not in text
+    assert text == (ROOT / "docs" / "benchmark" / "calibrated" / "table.md").read_text(encoding="utf-8")
+    code, _, error = call(["bench", "table", str(ROOT / "benchmarks" / "results" / "tofu"), "--out", str(tmp_path)])
+    assert code == 2
+    assert "results of another benchmark" in error
 
 
 def test_the_first_run_is_the_whole_matrix() -> None:

@@ -120,3 +120,8 @@ def test_the_catalogue_explains_everything() -> None:
         page = explain(name)
         for word in ("Formula:", "Source:", "Ours:", "Failure signs:", "Example:"):
             assert word in page, f"{name} lacks {word}"
+
+
+def test_models_that_a_method_names_lie_beside_the_file_too(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text('[method]\nname = "o3"\nencoder = "./encoder"\n', encoding="utf-8")
+    assert RunConfig.load(tmp_path / "run.toml").as_dict()["method"]["encoder"] == str(tmp_path / "encoder")

@@ -20,7 +20,7 @@ from expunge.page import as_json
 from expunge.record import RunRecord
 from expunge.record_rows import AT_ONCE, Column, record_rows
 from expunge.report import render
-from expunge.summary import warnings
+from expunge.summary import table, warnings
 from report_records import grown, real_record
 
 EVIL = "\"><script>alert('é')</script><!--&amp;"
@@ -174,6 +174,17 @@ def test_further_records_are_data_that_the_script_shows(plain: RunRecord) -> Non
 
 def row(**values: Any) -> dict[str, Any]:
     return {"id": "a1", "duplicates": 0, "original": {"margin": 2.0, "correct": 1.0}, **values}
+
+
+def test_figures_of_two_audits_share_no_row(record: RunRecord) -> None:
+    """A plug-in may measure an accuracy of its own."""
+    own = record.find("accuracy", "unlearned", "forget")
+    assert own is not None
+    others = dataclasses.replace(
+        record, measurements=(*record.measurements, dataclasses.replace(own, audit="mine", value=0.123))
+    )
+    named = [by_model["unlearned"].value for name, by_model in table(others) if name == "accuracy, forget"]
+    assert named == [own.value, 0.123]
 
 
 def test_rows_of_the_table(record: RunRecord) -> None:

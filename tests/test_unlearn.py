@@ -210,6 +210,25 @@ def test_a_file_of_ids_and_numbers_as_ids(objects, job: Job) -> None:
     assert [found.prepared.train.ids[i] for i in found.prepared.request.forget] == ["3", "5"]
 
 
+def test_a_list_of_nothing_and_a_number_of_a_table_are_taken_as_meant(objects, job: Job) -> None:
+    model, tokenizer, train, held_out, _ = objects
+    numbered = train.remove_columns("id").add_column("id", list(range(len(train))))
+    erased = unlearn(
+        model,
+        numbered,
+        "gradient-ascent",
+        forget=np.int64(3),
+        held_out=held_out,
+        tokenizer=tokenizer,
+        past_records=[],
+        **QUICK,
+    )
+    assert erased.record.data["forget"] == 1
+    with pytest.raises(UsageError) as refused:
+        unlearn(str(job.model), train, forget=["x"], held_out=held_out, retrained="~/none-there", **QUICK)
+    assert str(Path("~/none-there").expanduser()) in str(refused.value)
+
+
 def test_every_method_runs_on_every_kind_of_request(objects) -> None:
     model, tokenizer, train, held_out, _ = objects
     whole_class = [row["id"] for row in train if row["label"] == "music"]

@@ -45,7 +45,9 @@ def main() -> None:
     except typer.Exit as exit_:
         code = exit_.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        print("Stopped; nothing was written.", file=sys.stderr)
+        print(
+            "Stopped: nothing is half-written; what was finished, or is kept to go on from, is there.", file=sys.stderr
+        )
         code = 130
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:  # a full disk, rights, a name too long

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from expunge.errors import Problem, UsageError
 
 __all__ = ["authors", "continual", "deep", "lira", "run", "table", "tofu"]
 
@@ -35,7 +38,13 @@ def table(
     out: Annotated[Path, typer.Option(help="Folder for table.md, table.json and table.html.")],
 ) -> None:
     """Make the table of what is done: Markdown, JSON and an HTML page with plots; of a game of U-LiRA, Markdown."""
-    if (results / "game.json").is_file():
+    played = (
+        json.loads((results / "game.json").read_text(encoding="utf-8")) if (results / "game.json").is_file() else None
+    )
+    if played is not None and "inside" not in played:
+        way_out = "The command that made them draws their table: expunge bench tofu, continual, authors or deep."
+        raise UsageError(Problem("RESULTS", f'"{results}" holds results of another benchmark', way_out))
+    if played is not None:
         from expunge.bench.lira_table import write_lira_table
 
         print(write_lira_table(results, out / "lira.md"))

@@ -25,6 +25,8 @@ _FILES_OR_HUB_IDS = {
     ("data", "calibration"),
     ("retrain", "base"),
     ("retrain", "models"),
+    ("method", "encoder"),
+    ("method", "small"),
 }
 _DATA_SUFFIXES = {".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".toml", ".conll", ".bio", ".iob", ".iob2"}
 

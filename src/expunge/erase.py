@@ -248,7 +248,7 @@ def unlearn(
         data: The training data: a path (.csv, .jsonl, .parquet, .conll), hub id, `datasets.Dataset`,
             `pandas.DataFrame` or list of dicts.
         method: A method (`DeepCUT(gamma=0.1)`) or a name from `expunge list`.
-        forget: Ids to forget, or the path of a file of ids or rows; a share in (0, 1) draws records at random; a
+        forget: Ids to forget, or the `pathlib.Path` of a file of ids or rows; a share in (0, 1) draws records at random; a
             `RequestConfig` says anything else: ``RequestConfig(mention="John Smith")``.
         held_out: Data never trained on, split by hash into calibration and evaluation halves.
         calibration: Data for the stop rule alone; `held_out` is then used for audits only.
@@ -334,13 +334,21 @@ def unlearn(
             base=base,
             recipe=recipe,
             seeds=tuple(retrain_seeds),
-            models=tuple(retrained),
+            models=tuple(_as_list(retrained)),
         ),
         audit=audit or AuditConfig(),
         privacy=PrivacyConfig(show_ids=show_ids, salt_file=salt_file),
     )
-    if problems := expand_paths(config.as_dict()):
+    values = config.as_dict()
+    if problems := expand_paths(values):
         raise UsageError(problems)
+    config = replace(
+        config,
+        model=replace(config.model, path=values["model"]["path"]),
+        retrain=replace(
+            config.retrain, base=values["retrain"]["base"], models=tuple(values["retrain"]["models"])
+        ),
+    )  # fmt: skip
     inputs = Inputs(
         model=loaded,
         tokenizer=tokenizer,
@@ -359,14 +367,14 @@ def _is_path(source: Any) -> bool:
 
 def _sources(given: Any) -> list[Any]:
     """Data sources, given alone or as a list of them; a list of dicts is one source."""
-    if given is None:
+    if given is None or (isinstance(given, list | tuple) and not given):
         return []
     several = isinstance(given, list | tuple) and not all(isinstance(row, dict) for row in given)
     return [*given] if several else [given]
 
 
 def _as_list(values: Any) -> list[Any]:
-    return [values] if isinstance(values, str | int) else [*values]
+    return [values] if isinstance(values, str | int | os.PathLike) or np.isscalar(values) else [*values]
 
 
 def execute(prepared: Prepared, progress: Progress | None = None, paused: PausedRun | None = None) -> Erased:

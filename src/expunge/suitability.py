@@ -127,7 +127,10 @@ def comparisons(config: RunConfig, model_config: Any, found: Collector) -> Recip
     for path in retrain.models:
         problems = models.inspect_folder(path, where="retrain.models")
         found.problems.extend(problems)
-        other = found.run(models.load_config, path, where="retrain.models") if not problems else None
+        trust = config.model.trust_remote_code
+        other = None
+        if not problems:
+            other = found.run(models.load_config, path, where="retrain.models", trust_remote_code=trust)
         if other is not None and model_config is not None and _told_apart(other) != _told_apart(model_config):
             way_out = "A retrained model must have the same classes in the same order."
             found.problems.append(Problem("retrain.models", f'"{path}" has other classes than the model', way_out))

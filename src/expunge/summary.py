@@ -28,11 +28,11 @@ MODELS = ("original", "unlearned", "retrained")
 
 def table(record: RunRecord) -> list[tuple[str, dict[str, Measurement]]]:
     """Rows of the main table: what is measured, and the measurement of each model."""
-    rows: dict[str, dict[str, Measurement]] = {}
+    rows: dict[tuple[str, str], dict[str, Measurement]] = {}
     for m in record.measurements:
         name = "token accuracy" if m.name == "accuracy" and m.audit == "utility" and _writes(record) else m.name
-        rows.setdefault(f"{name}, {m.group}", {})[m.model] = m
-    return list(rows.items())
+        rows.setdefault((m.audit, f"{name}, {m.group}"), {})[m.model] = m
+    return [(name, by_model) for (_, name), by_model in rows.items()]
 
 
 _OF_EVERY_ROW = {"id", "named", "duplicates", "alike", "percentile", *MODELS}

@@ -242,6 +242,8 @@ def _change(values: dict[str, Any], own: str, word: str) -> None:
         problem = Problem("--set", f'"{word}" is not allowed', "Write --set key=value, such as seeds=[0].")
         raise UsageError(problem) from None
     if key in ("data", "methods"):
+        if not isinstance(value, list):
+            raise UsageError(Problem("--set", f'"{word}" is not allowed', f'Give a list of names: {key}=["..."].'))
         unknown = [name for name in value if name not in values.get(key, {})]
         if unknown:
             way_out = f"Known: {', '.join(values.get(key, {}))}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -186,6 +187,8 @@ def _row(assets: _Assets, name: str) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     place = assets.file(f"{method}-{seed}-{number}")
     groups = {"asked": f"asked {number}", "like": f"like {number}", "rest": "rest"}
+    if place.is_dir():  # of a process that was killed before its row was written
+        shutil.rmtree(place)
     with whole_folder(place) as beside:
         model.save_pretrained(beside)
     return {

@@ -129,6 +129,7 @@ def _row(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
         passes=_mean([one["ratio"] for one in cost]),
         seconds=_mean([one["seconds_ratio"] for one in cost]),
         settings=done[0]["settings"],
+        trials=max(len(cell["trials"]) for cell in done),
         kept_steps=[cell["ended"]["kept_step"] for cell in done],
     )
     return row
@@ -170,12 +171,12 @@ def _original(cells: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _summary(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a method: mean over the blocks it has a figure in, apart for random requests and whole classes."""
+    """One row a method: mean over the blocks it has a figure in, apart for random requests, pools and whole classes."""
     found: dict[str, dict[str, Any]] = {}
     counts: dict[str, list[Any]] = defaultdict(lambda: [0, 0])  # cells run, cells planned
     for block in blocks:
         floor = block.get("retrained", {}).get("noise_floor")
-        kind = "random" if block["request"].startswith("random-") else "class"
+        kind = _kind(block["request"])
         first = {"method": "original (nothing done)", "passes": 0.0, "seconds": 0.0}
         originals = [{**first, **block["original"]}] if "original" in block else []
         for name, reason in block["missing"].items():
@@ -201,6 +202,11 @@ def _summary(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rows.append(row)
     most = max((row.get("random blocks", 0) for row in rows), default=0)
     return sorted(rows, key=lambda row: (row.get("random blocks", 0) < most, row.get("random gap", float("inf"))))
+
+
+def _kind(request: str) -> str:
+    """Of what kind a request is: records at ``random``, several requests ``pooled``, or a ``class``."""
+    return next((kind for kind in ("random", "pooled") if request.startswith(f"{kind}-")), "class")
 
 
 def _trained(grouped: _Grouped) -> dict[str, Any]:
@@ -235,9 +241,7 @@ def _explained(table: dict[str, Any]) -> list[str]:
         "counts a third), stop rule and preparation included, relative to one retraining; **time** is wall-clock relative to "
         "the median retraining beside it, with several workers on one machine. Rows are sorted by their mean gap.",
         "",
-        "Hyperparameters were chosen on dev records and one random request that no cell is about, among three trials a method "
-        "and data set; whole-class requests use the same. SISA has no trials: it is trained with the plain recipe. All "
-        "methods had at most four passes over the forget records (at least 40 steps), also SCRUB, which its paper gives more.",
+        _chosen_how(table),
         "",
         "How long models were trained was chosen on dev records before anything was unlearned:",
         "",
@@ -252,17 +256,31 @@ def _explained(table: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _chosen_how(table: dict[str, Any]) -> str:
+    """How settings were found, and how long methods ran."""
+    tried = max((row["trials"] for block in table["blocks"] for row in block["rows"] if "trials" in row), default=0)
+    if not tried:
+        return "Settings are those of the benchmark's configuration; nothing was chosen among trials."
+    return (
+        "Hyperparameters were chosen on dev records and one random request that no cell is about, among three trials a method "
+        "and data set; whole-class requests use the same. SISA has no trials: it is trained with the plain recipe. All "
+        "methods had at most four passes over the forget records (at least 40 steps), also SCRUB, which its paper gives more."
+    )
+
+
 def _summary_lines(summary: list[dict[str, Any]]) -> list[str]:
+    second = next((kind for kind in ("class", "pooled") if any(f"{kind} gap" in row for row in summary)), "class")
+    shown = {"class": "whole class", "pooled": "several requests pooled"}[second]
     lines = [
         "## Over all data sets",
         "",
         "| method | random requests: mean gap | per record | passes | time | within twice the noise floor | "
-        "whole class: mean gap | per record | passes | within twice the noise floor | cells run |",
+        f"{shown}: mean gap | per record | passes | within twice the noise floor | cells run |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in summary:
         cells = [row["method"]]
-        for kind in ("random", "class"):
+        for kind in ("random", second):
             if f"{kind} gap" not in row:
                 cells += ["no cell"] * (5 if kind == "random" else 4)
                 continue
