@@ -74,7 +74,8 @@ def test_layers_that_run_several_times_count_each_time() -> None:
     assert torch.allclose(torch.cat(moved), coefficients @ whole, atol=1e-6)
 
 
-def test_layers_that_records_do_not_run_through_are_left_alone() -> None:
+@pytest.mark.parametrize("most_bytes", [2**31, 0], ids=["kept", "made-again"])
+def test_layers_that_records_do_not_run_through_are_left_alone(most_bytes: int) -> None:
     """DeBERTa's projections of relative positions take in a table."""
     from transformers import DebertaConfig, DebertaForSequenceClassification
 
@@ -85,12 +86,15 @@ def test_layers_that_records_do_not_run_through_are_left_alone() -> None:
         num_labels=3, relative_attention=True, pos_att_type=["c2p", "p2c"], pooler_hidden_size=16,
     )  # fmt: skip
     model = DebertaForSequenceClassification(config).eval()
-    found = rows(job, model, width=10_000)
-    wanted = torch.zeros(16)
-    wanted[0] = 0.01
-    found.apply(found.solve(wanted, torch.full((16,), 1e-3)))
+    tables = {name: p.clone() for name, p in model.named_parameters() if "pos_" in name}
+    found = rows(job, model, width=10_000, most_bytes=most_bytes)
+    coefficients = torch.linspace(-1e-3, 1e-3, 16)
+    found.apply(coefficients)
+    assert tables
+    assert all(torch.equal(p, dict(model.named_parameters())[name]) for name, p in tables.items())
     moved = rows(job, model).margins - found.margins
-    assert moved[0].item() == pytest.approx(0.01, rel=0.3)
+    assert moved.abs().max() > 1e-4
+    assert torch.allclose(moved, found.kernel @ coefficients, rtol=0.05, atol=1e-5)
 
 
 def test_the_kernel_is_that_of_the_jacobian(job: TinyJob) -> None:

@@ -55,6 +55,7 @@ class _Layer:
         sent: (tokens, out) gradients of the margins with respect to its outputs.
         sketches: (records, width * width) projected rows.
         biases: (records, out) gradients with respect to its bias.
+        ran: Whether records run through it at all.
     """
 
     module: nn.Linear
@@ -62,6 +63,7 @@ class _Layer:
     sent: list[Tensor] = field(default_factory=list)
     sketches: list[Tensor] = field(default_factory=list)
     biases: list[Tensor] = field(default_factory=list)
+    ran: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,9 @@ class _Tape:
         for number, layer in enumerate(self._layers):
             found = [self._of_records(number, taken, sent, valid) for taken, sent in self._caught.pop(number, ())]
             if not found:
+                self._nothing(layer, len(valid))
                 continue
+            layer.ran = True
             layer.sketches.append(sum(sketch for sketch, _, _, _ in found))
             if layer.module.bias is not None:
                 layer.biases.append(sum(sent.sum(dim=1) for _, _, sent, _ in found))
@@ -173,6 +177,16 @@ class _Tape:
             several = len(pieces) > 1
             layer.taken.append(torch.cat([taken for taken, _ in pieces]) if several else pieces[0][0])
             layer.sent.append(torch.cat([sent for _, sent in pieces]) if several else pieces[0][1])
+
+    def _nothing(self, layer: _Layer, records: int) -> None:
+        weight = layer.module.weight.detach()
+        into, out = weight.shape[1], weight.shape[0]
+        layer.sketches.append(weight.new_zeros(records, min(into, self._width) * min(out, self._width)))
+        if layer.module.bias is not None:
+            layer.biases.append(weight.new_zeros(records, out))
+        if self._keep:
+            layer.taken.append(weight.new_zeros(0, into))
+            layer.sent.append(weight.new_zeros(0, out))
 
     def _of_records(
         self, number: int, taken: Tensor, sent: Tensor, valid: Tensor
@@ -296,7 +310,8 @@ def rows_of(
         layer.biases.clear()
 
     def again(coefficients: Tensor) -> None:
-        weights = [p for layer in layers for p in (layer.module.weight, layer.module.bias) if p is not None]
+        ran = [layer.module for layer in layers if layer.ran]
+        weights = [p for module in ran for p in (module.weight, module.bias) if p is not None]
         for numbers, found, _ in whole.batches(weights):
             gradients = torch.autograd.grad((coefficients[numbers] * found).sum(), weights)
             total = gradients if not sums else [a + b for a, b in zip(sums, gradients, strict=True)]

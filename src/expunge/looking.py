@@ -167,6 +167,7 @@ class Look:
     _unseen: Places | None = None
     _lately: list[float] = field(default_factory=list)
     _then: _Seen | None = None
+    _before: Before | None = None
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng([self.seed, 4])
@@ -259,9 +260,9 @@ class Look:
     def _compared(self, tables: list[ScoreTable], then: list[ScoreTable] | None) -> Matched | None:
         if not all(map(len, tables)):
             return None
-        before = None
-        if then is not None:
-            before = Before(*_margins(then), *_classes(then), *self._narrow)
+        if then is not None and self._before is None:
+            self._before = Before(*_margins(then), *_classes(then), *self._narrow)
+        before = None if then is None else self._before
         return compare(*_margins(tables), *_classes(tables), before=before, confidence=self.confidence, seed=self.seed)
 
     def _made(self, step: int, figures: Sequence[float], matched: Matched | None) -> Check:
