@@ -118,6 +118,9 @@ def test_a_calibration_file_of_its_own(job: Job, objects) -> None:
             RunConfig.from_dict({"data": {"id": "id"}}),
             Inputs(model, tokenizer, train, held_out.head(50), held_out[40:80], ids),
         )
+    dropping = RunConfig.from_dict({"data": {"id": "id", "overlap": "drop"}})
+    found = check(dropping, Inputs(model, tokenizer, train, held_out.head(50), held_out[40:80], ids))
+    assert (len(found.evaluation), len(found.calibration), found.dropped) == (50, 30, 10)
 
 
 def test_held_out_records_found_in_training_can_be_dropped(job: Job, objects) -> None:

@@ -323,9 +323,13 @@ def _held_out(
     else:
         evaluation, calibration = kept
         shared = overlapping(calibration, evaluation.texts)
-        if shared:
+        if shared and config.data.overlap == "drop":
+            calibration = calibration.take(sorted(set(range(len(calibration))) - set(shared)))
+            dropped += len(shared)
+        elif shared:
             what = f"{len(shared)} calibration records are also in data.held_out"
-            found.problems.append(Problem("data.calibration", what, "Give files without common records."))
+            way_out = 'Give files without common records. --drop-overlap (data.overlap = "drop") leaves them out here.'
+            found.problems.append(Problem("data.calibration", what, way_out))
     held = len(calibration) + len(evaluation)
     calibration, evaluation = (at_most(half, config.data.held_out_sample) for half in (calibration, evaluation))
     unused = held - len(calibration) - len(evaluation)
