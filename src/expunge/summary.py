@@ -174,7 +174,8 @@ def warnings(record: RunRecord) -> list[str]:
     if record.request["missing"]:
         found.append(f"{record.request['missing']} requested ids are not in the training data.")
     if record.data["held_out_dropped"]:
-        found.append(f"{record.data['held_out_dropped']} held-out records that are also in training were left out.")
+        told = "that stand in the training data, or in both held-out files,"
+        found.append(f"{record.data['held_out_dropped']} held-out records {told} were left out.")
     if unused := record.data.get("held_out_unused"):
         found.append(not_used(unused, record.config["data"]["held_out_sample"]))
     if record.verdict["outcome"] == "not reached":
