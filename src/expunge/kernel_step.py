@@ -160,9 +160,9 @@ class _Tape:
                 self._nothing(layer, len(valid))
                 continue
             layer.ran = True
-            layer.sketches.append(sum(sketch for sketch, _, _, _ in found))
+            layer.sketches.append(torch.stack([sketch for sketch, _, _, _ in found]).sum(dim=0))
             if layer.module.bias is not None:
-                layer.biases.append(sum(sent.sum(dim=1) for _, _, sent, _ in found))
+                layer.biases.append(torch.stack([sent.sum(dim=1) for _, _, sent, _ in found]).sum(dim=0))
             if not self._keep:
                 continue
             pieces: list[tuple[Tensor, Tensor]] = []

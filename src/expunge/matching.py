@@ -60,7 +60,7 @@ class Before:
     forget_sample: Integers
     unseen_sample: Integers
     _drawn: dict[tuple[int, int], Callable[[Floats, Floats], Floats]] = field(
-        default_factory=dict, repr=False, compare=False
+        default_factory=dict, init=False, repr=False, compare=False
     )
 
     def followed(self, resamples: int, seed: int) -> Callable[[Floats, Floats], Floats]:
