@@ -69,11 +69,12 @@ def run(method: Any, data: Encoded, request: int, calibration: Encoded) -> tuple
         UnlearnTrainer.train = plain
 
 
-def curve(name: str, cells: list[tuple[int, int]], repeats: int, seconds: float) -> list[dict[str, Any]]:
+def curve(name: str, along: str, cells: list[tuple[int, int]], repeats: int, seconds: float) -> list[dict[str, Any]]:
     """A row for each size of data set and request: what each repeat took, in turn over all cells.
 
     Args:
         name: The method.
+        along: What grows: ``records`` or ``request``.
         cells: Records of the data set, and of the request.
         repeats: Of each cell.
         seconds: How long to run a cell again and again within a repeat, of which the mean is taken: one run of a second
@@ -94,7 +95,7 @@ def curve(name: str, cells: list[tuple[int, int]], repeats: int, seconds: float)
             runs[size, request].append(len(own))
     return [
         {
-            "method": name, "records": size, "request": request, "n": repeats, "runs": runs[size, request],
+            "method": name, "along": along, "records": size, "request": request, "n": repeats, "runs": runs[size, request],
             "steps": spent[0][2],
             **{
                 f"{what} {clock}": [round(getattr(row[place], clock), 3) for row in spent]
@@ -103,6 +104,11 @@ def curve(name: str, cells: list[tuple[int, int]], repeats: int, seconds: float)
         }
         for (size, request), spent in found.items()
     ]  # fmt: skip
+
+
+def cell(row: dict[str, Any]) -> tuple[str, str, int, int]:
+    """What a row is of; measured again it takes the place of the one before."""
+    return row["method"], row["along"], row["records"], row["request"]
 
 
 def _mean(spent: list[Spent]) -> Spent:
@@ -147,7 +153,7 @@ def drawn(rows: list[dict[str, Any]], out: Path) -> None:
             own = sorted(
                 (r[along], float(np.median(r["steps cpu"])))
                 for r in rows
-                if r["method"] == name and r[fixed[0]] == fixed[1]
+                if r["method"] == name and r["along"] == along and r[fixed[0]] == fixed[1]
             )
             if own:
                 axis.plot(*zip(*own, strict=True), marker="o", label=name)
@@ -175,17 +181,18 @@ def main() -> None:
     rows = []
     for name in given.methods:
         if sizes := [(size, REQUEST) for size in SIZES if size <= given.largest]:
-            rows += curve(name, sizes, given.repeats, given.seconds)
+            rows += curve(name, "records", sizes, given.repeats, given.seconds)
         requests = [(DATA, request) for request in REQUESTS if given.least <= request <= given.most]
-        rows += curve(name, requests, given.repeats, given.seconds)
+        if requests:
+            rows += curve(name, "request", requests, given.repeats, given.seconds)
         print(table(rows), flush=True)
         if given.json:
-            stored = json.loads(given.json.read_text(encoding="utf-8"))["rows"] if given.json.is_file() else []
-            kept = [row for row in stored if row["method"] not in given.methods]
-            found = {"machine": machine(torch.get_num_threads()), "rows": [*kept, *rows]}
-            whole_file(given.json, json.dumps(found, indent=1) + "\n")
+            stored = json.loads(given.json.read_text(encoding="utf-8")) if given.json.is_file() else []
+            made = {cell(row): {**row, "machine": machine(torch.get_num_threads())} for row in rows}
+            merged = {**{cell(row): row for row in stored}, **made}
+            whole_file(given.json, json.dumps([merged[key] for key in sorted(merged)], indent=1) + "\n")
     if given.svg:
-        drawn(json.loads(given.json.read_text(encoding="utf-8"))["rows"] if given.json else rows, given.svg)
+        drawn(json.loads(given.json.read_text(encoding="utf-8")) if given.json else rows, given.svg)
 
 
 if __name__ == "__main__":
