@@ -30,7 +30,7 @@ def test_task_vector_by_hand() -> None:
     torch.nn.init.constant_(model.weight, 1.0)
     given = ProcedureContext(
         model=model, task=None, forget="forget", retain=None, forget_ids=(), retain_ids=(), classes=2, seed=0, fit=None,
-        tune=tune, check=check, spend=lambda _: None, prepared=lambda: None, note=lambda _: None,
+        tune=tune, check=check, spend=lambda _: None, prepared=lambda: None, note=lambda _: None, keep=lambda _: None,
     )  # fmt: skip
     found = TaskVector(alphas=(0.5, 2.0), epochs=7.0, learning_rate=0.1).run(given)
     assert tuned == [("forget", 7.0, 0.1)]
@@ -55,7 +55,7 @@ def test_rewind_by_hand() -> None:
     prepared = SimpleNamespace(rewound=lambda kept: between({"weight": torch.zeros(1, 1)}, model, kept))
     given = ProcedureContext(
         model=model, task=None, forget="forget", retain="retain", forget_ids=(), retain_ids=(), classes=2, seed=0, fit=None,
-        tune=tune, check=check, spend=lambda _: None, prepared=lambda: prepared, note=lambda _: None,
+        tune=tune, check=check, spend=lambda _: None, prepared=lambda: prepared, note=lambda _: None, keep=lambda _: None,
     )  # fmt: skip
     found = Rewind(kept=0.25, epochs=0.5, learning_rate=0.1).run(given)
     assert tuned == [(1.0, "retain", 0.5, 0.1)]

@@ -61,8 +61,8 @@ def compare_runs(records: Mapping[str, RunRecord]) -> dict[str, Any]:
 
 def _retained(record: RunRecord) -> Any:
     """What the sample of retained records that was scored hangs on; None: all were."""
-    most = record.config["audit"]["retain_sample"]
-    return None if record.data["retain"] <= most else (record.config["seed"], most)
+    most = record.config["audit"].get("retain_sample")
+    return None if most is None or record.data["retain"] <= most else (record.config["seed"], most)
 
 
 def _first(records: Mapping[str, RunRecord]) -> RunRecord:

@@ -191,6 +191,7 @@ class DeepModels:
                 model=model, task=self.close, forget=groups[0], retain=groups[1], forget_ids=ids[0], retain_ids=ids[1],
                 classes=1, seed=deep.seed, fit=None, tune=tune, check=check, spend=lambda _: None, prepared=impossible,
                 note=lambda _: None,
+                keep=lambda _: None,
             )
         )  # fmt: skip
 

@@ -233,8 +233,8 @@ class ProcedureContext:
         spend: Counts example-passes that the procedure makes on its own.
         prepared: -> what a method may use before its first step, of which the targets are made. Counted.
         note: Takes a row of figures for the log, such as a step's parts.
-        retraining: Example-passes of one retraining, where the recipe is known.
         keep: Takes the number of the check whose model is given back, where that is not the one nearest to what is wanted.
+        retraining: Example-passes of one retraining, where the recipe is known.
         paused: Where a procedure that trains on its own keeps what another process could go on from, and finds it.
     """
 
@@ -252,8 +252,8 @@ class ProcedureContext:
     spend: Callable[[float], None]
     prepared: Callable[[], MethodContext]
     note: Callable[[dict[str, float]], None]
+    keep: Callable[[int], None]
     retraining: float | None = None
-    keep: Callable[[int], None] = lambda number: None
     paused: PausedRun | None = None
 
 
