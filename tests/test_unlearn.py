@@ -166,8 +166,8 @@ def test_a_few_records_are_looked_at_on_the_way_unless_told_when(objects) -> Non
         return [check["step"] for check in found.record.training["checks"]]
 
     on_the_way = looked()
-    assert 2 <= len(on_the_way) <= 4
-    assert 1 < on_the_way[1] < 10
+    assert len(on_the_way) <= 4
+    assert 1 < on_the_way[1] <= on_the_way[-1] < 10, "a look on the way ends it"
     assert looked(every=10) == [0, 10]
 
 

@@ -206,8 +206,6 @@ class Look:
         """What it has seen since the first look, which is at the original and can be had again."""
         seen = self._unseen
         tensors = {} if seen is None else {"unseen": torch.from_numpy(seen.unseen.astype(np.float64))}
-        if seen is not None and seen.classes is not None:
-            tensors["classes"] = torch.from_numpy(seen.classes.astype(np.int64))
         found = Snapshot(tensors, {"lately": self._lately, "passes": self.passes})
         if self.foresight is not None:
             found.add("foresight", self.foresight.state())
@@ -221,9 +219,11 @@ class Look:
             model: The original, which is looked at first as before.
         """
         self.check(model, 0)
-        if "unseen" in (found := snapshot.tensors):
-            classes = found["classes"].numpy() if "classes" in found else None
-            self._unseen = Places(found["unseen"].numpy(), classes)
+        if self._unseen is not None:  # by that look: at all of them, later ones are at the sample
+            margins, classes = snapshot.tensors["unseen"].numpy(), self._unseen.classes
+            if classes is not None and len(margins) < len(classes):
+                classes = classes[self._narrow[1]]
+            self._unseen = Places(margins, classes)
         self._lately[:] = snapshot.values["lately"]
         self.passes = snapshot.values["passes"]
         if self.foresight is not None:
