@@ -8,7 +8,7 @@ from torch import Tensor
 
 from expunge import length_groups
 from expunge.head import head_of
-from expunge.length_groups import by_length, cut
+from expunge.length_groups import by_length, cut, runs
 from expunge.tasks.base import Batch, Encoded
 from expunge.tasks.text_classification import TextClassification
 from expunge.tasks.token_classification import TokenClassification
@@ -33,6 +33,41 @@ def test_what_saves_less_than_a_pass_costs_stays_together() -> None:
 
 def test_no_group_is_wider_than_the_batch() -> None:
     assert cut([30] * 16, 30) == [(list(range(16)), 30)], "a task's longest record may be no multiple of 8"
+
+
+@pytest.mark.parametrize("most", [3, 8, 12, 64])
+def test_no_group_has_more_rows_than_it_may(most: int) -> None:
+    lengths = [5 + 7 * i % 60 for i in range(50)]
+    groups = cut(lengths, 64, most=most)
+    assert max(len(rows) for rows, _ in groups) <= most
+    assert sorted(row for rows, _ in groups for row in rows) == list(range(50))
+    assert all(max(lengths[row] for row in rows) <= width for rows, width in groups)
+
+
+def test_a_pass_may_cost_less() -> None:
+    """8 rows of 8 tokens and 8 of 16: 256 tokens as one, 192 as two; the second pass is worth it below 64."""
+    assert len(cut([8, 16] * 8, 16, a_pass=63)) == 2
+    assert len(cut([8, 16] * 8, 16, a_pass=65)) == 1
+
+
+def test_an_accelerator_gets_whole_batches_and_a_cpu_little_padding() -> None:
+    encoded = texts(40, 3)
+    whole, apart = (runs(encoded, 32, torch.device(kind)) for kind in ("cuda", "cpu"))
+    assert [len(rows) for rows in whole] == [32, 8]
+    for groups in (whole, apart):
+        assert sorted(i for rows in groups for i in rows) == list(range(40))
+        assert encoded.lengths[groups[0][0]] == max(encoded.lengths)
+    padded = [sum(len(rows) * max(encoded.lengths[i] for i in rows) for rows in groups) for groups in (whole, apart)]
+    assert padded[1] < padded[0]
+    assert runs(encoded.take([]), 32, torch.device("cpu")) == []
+
+
+@pytest.mark.parametrize("kind", ["texts", "words"])
+def test_records_of_two_groups_follow_each_other(kind: str) -> None:
+    data = texts if kind == "texts" else words
+    first, second = data(5, 1), data(4, 2)
+    both = first.followed_by(second)
+    assert (both.take(range(5)), both.take(range(5, 9))) == (first.take(range(5)), second.take(range(4)))
 
 
 @pytest.fixture

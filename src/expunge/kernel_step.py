@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch.nn import functional
 
 from expunge.errors import Problem, UsageError
 from expunge.head import Head
+from expunge.length_groups import runs
 from expunge.scoring import margins
 from expunge.tasks.base import Batch, Encoded
 
@@ -217,12 +219,12 @@ class _Tape:
 
 @dataclass(frozen=True)
 class _Pass:
-    """One way through some groups of records in eval mode, with a graph down to what needs one."""
+    """One way through records in eval mode, with a graph down to what needs one."""
 
     model: Any
     head: Head
     task: Any
-    parts: Sequence[Encoded]
+    records: Encoded
     batch_size: int
 
     def batches(self, wanted: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -237,15 +239,10 @@ class _Pass:
         hook = self.model.get_input_embeddings().register_forward_hook(_needing_gradient)
         try:
             with torch.enable_grad():
-                first = 0
-                for encoded in self.parts:
-                    order = sorted(range(len(encoded)), key=lambda i: -encoded.lengths[i])
-                    for start in range(0, len(order), self.batch_size):
-                        records = order[start : start + self.batch_size]
-                        batch = self.task.collate(encoded, records).to(device)
-                        found = record_margins(self.head.run(self.model, batch)[1], batch, records)
-                        yield first + torch.tensor(records, device=device), found, batch.inputs["attention_mask"]
-                    first += len(encoded)
+                for records in runs(self.records, self.batch_size, device):
+                    batch = self.task.collate(self.records, records).to(device)
+                    found = record_margins(self.head.run(self.model, batch)[1], batch, records)
+                    yield torch.tensor(records, device=device), found, batch.inputs["attention_mask"]
         finally:
             hook.remove()
             for p, was in needed:
@@ -286,9 +283,9 @@ def rows_of(
     if not layers:
         way_out = "Use the method deepcut-calibrated, which trains any weights, or unfreeze some."
         raise UsageError(Problem("method", "the model has no linear layers below its head that may change", way_out))
-    tokens = sum(sum(encoded.lengths) for encoded in parts)
-    keep = 4.0 * tokens * sum(sum(layer.module.weight.shape) for layer in layers) <= most_bytes
-    whole = _Pass(model, head, task, parts, batch_size)
+    records = reduce(Encoded.followed_by, parts)
+    keep = 4.0 * sum(records.lengths) * sum(sum(layer.module.weight.shape) for layer in layers) <= most_bytes
+    whole = _Pass(model, head, task, records, batch_size)
     tape = _Tape(layers, width, seed, keep=keep)
     values: list[tuple[Tensor, Tensor]] = []
     owners: list[Tensor] = []

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expunge.tasks.base import Batch
+from expunge.tasks.base import Batch, Encoded
 
-__all__ = ["by_length", "cut"]
+__all__ = ["FORWARD", "by_length", "cut", "runs"]
 
 Outputs = tuple[Tensor, Tensor | None]
 
@@ -18,20 +18,29 @@ _TO = 8
 """Groups have so many rows, or a multiple, and rows so many tokens: each new shape is prepared for by the backend, and kept."""
 _A_PASS = 128
 """What another pass costs, in tokens: calls, and gradients of embeddings that are added up."""
+FORWARD = 48
+"""The same of a forward pass alone."""
 
 
-def cut(lengths: Sequence[int], widest: int) -> list[tuple[list[int], int]]:
+def cut(
+    lengths: Sequence[int], widest: int, *, most: int | None = None, a_pass: int | None = None
+) -> list[tuple[list[int], int]]:
     """Rows in groups, each with the width it is padded to, such that tokens, padding and passes cost least together.
 
     Args:
         lengths: Tokens of each row.
         widest: The width of the whole batch, which is a bound where it is no multiple of 8.
+        most: Rows of a group, at most; None: any number.
+        a_pass: What another pass costs, in tokens; None: what one forward and back does.
 
     Returns:
         Positions of rows and width, longest rows first; one group has all rows as they come.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    starts = [*range(0, len(order), _TO), len(order)]
+    each = min(_TO, most or _TO)
+    starts = [*range(0, len(order), each), len(order)]
+    together = len(starts) if most is None else most // each
+    a_pass = _A_PASS if a_pass is None else a_pass
 
     def width(start: int) -> int:
         return min(-(-lengths[order[start]] // _TO) * _TO, widest)
@@ -41,8 +50,8 @@ def cut(lengths: Sequence[int], widest: int) -> list[tuple[list[int], int]]:
     for end in range(1, len(starts)):
         least.append(
             min(
-                (least[begin][0] + (starts[end] - starts[begin]) * width(starts[begin]) + _A_PASS, begin)
-                for begin in range(end)
+                (least[begin][0] + (starts[end] - starts[begin]) * width(starts[begin]) + a_pass, begin)
+                for begin in range(max(0, end - together), end)
             )
         )
     groups, end = [], len(starts) - 1
@@ -53,6 +62,24 @@ def cut(lengths: Sequence[int], widest: int) -> list[tuple[list[int], int]]:
     if len(groups) == 1:
         return [(list(range(len(lengths))), groups[0][1])]
     return groups[::-1]
+
+
+def runs(encoded: Encoded, most: int, device: torch.device, *, a_pass: int | None = None) -> list[list[int]]:
+    """Positions of records that run together, longest first: on a CPU by length, as `cut` says.
+
+    An accelerator, which wants work in large pieces, gets as few batches as hold them.
+
+    Args:
+        encoded: The records.
+        most: Records of a batch, at most.
+        device: Where they run.
+        a_pass: As `cut` takes it.
+    """
+    lengths = encoded.lengths
+    if device.type == "cpu":
+        return [rows for rows, _ in cut(lengths, max(lengths, default=0), most=most, a_pass=a_pass)]
+    order = sorted(range(len(lengths)), key=lambda record: -lengths[record])
+    return [order[start : start + most] for start in range(0, len(order), most)]
 
 
 def by_length(run: Callable[[Batch], Outputs], batches: Sequence[Batch | None]) -> list[Any]:

@@ -59,22 +59,23 @@ def embeddings(encoder: Any, task: Any, encoded: Encoded, batch_size: int = 64) 
     """
     import torch
 
-    order = sorted(range(len(encoded)), key=lambda i: -encoded.lengths[i])
+    from expunge.length_groups import FORWARD, runs
+
     device = next(encoder.parameters()).device
     rows: list[np.ndarray] = []
+    batches = runs(encoded, batch_size, device, a_pass=FORWARD)
     was_training = encoder.training
     encoder.eval()
     try:
         with torch.inference_mode():
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
+            for chosen in batches:
                 inputs = task.collate(encoded, chosen).to(device).inputs
                 hidden = encoder(**inputs).last_hidden_state.float()
                 mask = inputs["attention_mask"][:, :, None].float()
                 rows.append(((hidden * mask).sum(dim=1) / mask.sum(dim=1)).cpu().numpy())
     finally:
         encoder.train(was_training)
-    vectors = np.concatenate(rows)[np.argsort(order)]
+    vectors = np.concatenate(rows)[np.argsort([i for chosen in batches for i in chosen])]
     vectors -= vectors.mean(axis=0)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from expunge import processes
 from expunge.collectives import everywhere
 from expunge.layer_states import LayerStates
+from expunge.length_groups import FORWARD, runs
 from expunge.token_head import TokenHead
 
 if TYPE_CHECKING:
@@ -230,15 +231,13 @@ def pass_over(
     Batches are of records of like length; the model's mode is put back afterwards. The result is on the CPU. Of several
     processes each runs a part of the batches, and all get the whole.
     """
-    order = sorted(range(len(encoded)), key=lambda i: -encoded.lengths[i])
     device = next(model.parameters()).device
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode(), layers.watching(model) if layers else nullcontext():
-            for number, start in enumerate(range(0, len(order), batch_size)):
-                chosen = order[start : start + batch_size]
+            for number, chosen in enumerate(runs(encoded, batch_size, device, a_pass=FORWARD)):
                 if advance and number % processes.count() != processes.number():
                     advance(len(chosen))
                 if number % processes.count() != processes.number():

@@ -20,7 +20,7 @@ from expunge.sisa.manifest import Ledger, Manifest
 from expunge.sisa.training import made_with, stage_folder
 from expunge.tasks.base import Encoded
 
-__all__ = ["account", "erase", "erased_before", "joined", "manifest_of", "still_there"]
+__all__ = ["account", "erase", "erased_before", "manifest_of", "still_there"]
 
 
 def erase(
@@ -57,7 +57,7 @@ def erase(
     gone = ledger.erased(manifest, retain_ids)
     kept = [i for i, record_id in enumerate(retain_ids) if record_id not in gone]
     retain, retain_ids = retain.take(kept), [retain_ids[i] for i in kept]
-    _must_be_its_data(manifest, ledger, [*forget_ids, *retain_ids], joined(forget, retain))
+    _must_be_its_data(manifest, ledger, [*forget_ids, *retain_ids], forget.followed_by(retain))
     must_be_unchanged(manifest, old.base)
 
     _note_other_bits(ensemble)
@@ -196,18 +196,6 @@ def erased_before(count: int) -> Problem:
     """What to say of records that were erased before."""
     what = f"{count} of the requested records {'were' if count > 1 else 'was'} erased from this SISA folder before"
     return Problem("request", what, "Leave them out of the request: nothing of them is left to erase.")
-
-
-def joined(first: Encoded, second: Encoded) -> Encoded:
-    """The records of both."""
-    types = first.token_types, second.token_types
-    units = first.units, second.units
-    return Encoded(
-        [*first.input_ids, *second.input_ids],
-        None if types[0] is None or types[1] is None else [*types[0], *types[1]],
-        [*first.labels, *second.labels],
-        None if units[0] is None or units[1] is None else [*units[0], *units[1]],
-    )
 
 
 def _must_be_its_data(manifest: Manifest, ledger: Ledger, ids: Sequence[str], encoded: Encoded) -> None:

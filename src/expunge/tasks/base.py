@@ -71,6 +71,21 @@ class Encoded:
         rows = [labels[a:b] for a, b in pairwise(self.offsets)]
         return Encoded(self.input_ids, self.token_types, rows, self.units, self.cut, self.compressed)
 
+    def followed_by(self, other: Encoded) -> Encoded:
+        """The records of both, which must be of one task and tokenizer."""
+
+        def both(first: Sequence[Any] | None, second: Sequence[Any] | None) -> list[Any] | None:
+            return None if first is None or second is None else [*first, *second]
+
+        return Encoded(
+            [*self.input_ids, *other.input_ids],
+            both(self.token_types, other.token_types),
+            [*self.labels, *other.labels],
+            both(self.units, other.units),
+            both(self.cut, other.cut),
+            both(self.compressed, other.compressed),
+        )
+
     def take(self, positions: Sequence[int]) -> Encoded:
         """The records at `positions`, in that order."""
         return Encoded(
