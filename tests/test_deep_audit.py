@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,21 @@ def test_planted_answers_by_hand() -> None:
     # Clopper-Pearson for 1 of 2: the upper end u solves u^2 ... P(X <= 1) = 1 - u^2 = 0.025, so u = sqrt(0.975).
     assert recall.high == pytest.approx(0.975**0.5)
     assert recall.gap is None
+
+
+def test_a_target_that_background_facts_alone_imply_is_not_measured() -> None:
+    """Whatever is forgotten, f0 follows from what nobody is asked: the run goes on, and the audit says why it does not."""
+    plain = context("1111", "1010")
+    of_all = parse_atoms("child(Ann, Bob), child(Carl, Bob), husband(Ann, Carl)", "test", "facts")
+    base = KnowledgeBase(
+        tuple(of_all[1:2]), (rule("husband(?x, ?y), child(?x, ?z)", "child(?y, ?z)"),), (of_all[0], of_all[2])
+    )
+    facts = FactFile(base, ("f1",), (("question", "a"),))
+    told = [{"facts": facts, "known": np.array([True]), "targets": (0,)}]
+    found = {"original": told, "unlearned": told, "retrained": []}
+    result = DeepUnlearning().run(replace(plain, stressed={"facts": found}))
+    assert not result.measurements
+    assert "background" in str(result.not_measured)
 
 
 def test_deep_forgetting_has_no_finding_and_gaps_are_to_retrained_models() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 
 from expunge.audits.base import AuditContext
 from expunge.audits.latent_probe import LatentProbe
@@ -117,6 +118,23 @@ def test_label_margins_by_hand() -> None:
     (found,) = label_margins((states, labels), [(states[[0, 0]], np.array([0, 1]))], 3)
     # Standardised, both axes are +-1 and say the same: y = .5 +- 2 w with 4 * 2 w = 4 * .5 - .1 * 4 w: w = .5 / 2.1.
     assert found == pytest.approx([4 * 0.5 / 2.1, -4 * 0.5 / 2.1])
+
+
+@pytest.mark.parametrize("classes", [5, 6, 9])
+def test_classes_without_a_unit_to_fit_are_read_as_if_all_had_a_column(classes: int) -> None:
+    """Beside the ridge regression of one-hot targets over all classes, of which only 1, 2 and 4 have units."""
+    rng = np.random.default_rng(3)
+    states, labels = rng.normal(size=(50, 6)), rng.choice([1, 2, 4], 50)
+    read, own = rng.normal(size=(40, 6)), rng.integers(0, classes, 40)
+    (found,) = label_margins((states, labels), [(read, own)], classes)
+    counts = np.bincount(labels, minlength=classes)
+    x, mean, spread = states, states.mean(axis=0), states.std(axis=0)
+    model = Ridge(alpha=0.1 * 50).fit(
+        (x - mean) / spread, np.eye(classes)[labels], sample_weight=50 / (3 * counts[labels])
+    )
+    scores = model.predict((read - mean) / spread)
+    others = np.where(np.eye(classes)[own] == 1, -np.inf, scores)
+    assert found == pytest.approx(scores[np.arange(40), own] - others.max(axis=1), abs=1e-12)
 
 
 def test_over_forgotten_states_that_no_longer_show_a_natural_difference_are_no_trace() -> None:

@@ -440,6 +440,29 @@ def test_a_language_models_folder_and_its_next_request(silenced: Erased, tmp_pat
     assert verify(tmp_path / "two", head=head).ok
 
 
+def test_an_encoder_beside_a_model_in_bfloat16_stays_as_it_came(causal: Path, tmp_path: Path, encoder: Path) -> None:
+    """The model is saved in its own precision; detectors were fitted to the encoder's float32 states, and read them again."""
+    half = load_model(str(causal), "AutoModelForCausalLM", where="").bfloat16()
+    half.save_pretrained(tmp_path / "half")
+    TASK.tokenizer.save_pretrained(tmp_path / "half")
+    erased = unlearn(
+        str(tmp_path / "half"), LONG, O3(encoder=str(encoder), answers=("It is 0.",), epochs=2.0, batch_size=10),
+        forget=[row["id"] for row in LONG[:20]], held_out=LATER, id="id",
+        audit=AuditConfig(audits=("utility",), bootstrap=20),
+    )  # fmt: skip
+    assert erased.model.model.dtype == torch.bfloat16
+    assert erased.model.encoder.model.dtype == torch.float32
+    erased.save(tmp_path / "erased")
+    again = load_model(str(tmp_path / "erased"), "AutoModelForCausalLM", where="")
+    rows = TASK.prompts([(row["prompt"], row["answer"]) for row in LONG])
+    np.testing.assert_array_equal(again.detector_weights(rows), erased.model.detector_weights(rows))
+
+
+def test_another_method_for_the_next_request_is_checked_as_in_a_run(silenced: Erased) -> None:
+    with pytest.raises(UsageError, match=r'it is "all", and the adapters of earlier requests are loaded as "own"'):
+        silenced.forget_next([row["id"] for row in LONG[20:32]], method=O3(load="all"))
+
+
 def test_a_language_model_needs_an_encoder_to_be_named(causal: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"the model is a llama, no encoder, and none is named for the detector"):
         unlearn(str(causal), LONG, "o3", forget=[row["id"] for row in LONG[:20]], held_out=LATER, id="id")

@@ -14,11 +14,13 @@ import pytest
 from conftest import Job, call, write_csv
 from expunge import AuditConfig, Erased, RequestConfig, RunError, StopConfig, TrainingConfig, UsageError, unlearn
 from expunge.checks import Inputs, Prepared, check
-from expunge.config import RunConfig
+from expunge.config import ModelConfig, RunConfig
+from expunge.history.earlier import history_of
 from expunge.history.link import Link
 from expunge.history.returned import Margins, finding, returned
 from expunge.history.verify import verify
 from expunge.methods.base import Procedure, ProcedureContext
+from expunge.methods.finetune import FineTune
 from expunge.record import RunRecord
 from expunge.report import render
 from expunge.stats import Interval
@@ -401,6 +403,27 @@ def test_a_model_in_memory_does_not_lose_its_history_unseen(first: First) -> Non
     assert "in memory it has lost the history there" in told(lost)
 
 
+@pytest.mark.parametrize("there", ["erasure/0001.json", "record.json"])
+def test_a_model_on_a_hub_that_was_erased_from_is_to_be_downloaded(first: First, there: str, monkeypatch) -> None:
+    """Its history is not among what transformers fetches: records erased before would be retained ones."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def fetched(source: str, file: str) -> str:
+        assert source == "me/erased"
+        if file == there:
+            return file
+        raise LocalEntryNotFoundError(file)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetched)
+    config = RunConfig(method=FineTune(), model=ModelConfig(path="me/erased"))
+    with pytest.raises(UsageError) as error:
+        history_of(config, None, b"salt", [first.left[0]["id"]])
+    assert f"it holds {there}" in told(error)
+    assert "hf download me/erased" in told(error)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda source, file: fetched(source, ""))
+    assert history_of(config, None, b"salt", [first.left[0]["id"]]) is None
+
+
 def test_from_python_the_chain_goes_on_in_memory(first: First, tmp_path: Path) -> None:
     """Two more requests by two more methods; the one in the middle is never saved, and is a link all the same."""
     second = first.erased.forget_next(RequestConfig(label="music"), method="deepcut")
@@ -440,6 +463,8 @@ def test_past_records_from_python(first: First, tmp_path: Path) -> None:
         str(first.folder), str(train), "finetune", forget=next_ids, past_records=first.gone[:2], **first.ask()
     )
     assert alone.record.history["earlier"][0]["held"] == 2
+    named = alone.forget_next(RequestConfig(ids=(first.left[5]["id"],), past=(str(path),)))
+    assert named.record.history["earlier"][0]["held"] == 10, "two of the ten were known"
 
 
 def test_records_named_by_content_are_known_again(job: Job, tmp_path: Path) -> None:

@@ -248,6 +248,15 @@ def test_erased_records_may_stay_in_the_data_or_go(place: Place, tmp_path: Path)
     assert len(prepared.request.retain) == 58
 
 
+def test_language_models_are_refused(place: Place, tmp_path: Path) -> None:
+    """Their answers would have become names of classes, and stood in the folder."""
+    rows = [{"prompt": f"Why {i}?", "answer": f"Because of {i}."} for i in range(8)]
+    with pytest.raises(UsageError) as error:
+        train_sisa(place.base, rows, out=tmp_path / "out", task="generation", recipe=RECIPE)
+    assert "SISA trains classifiers and taggers" in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_does_not_fit_is_refused_before_weights_load(place: Place, tmp_path: Path, monkeypatch) -> None:
     folder, held_out, salt = str(place.trained(ROWS)), toy_records(40, seed=2), str(place.salt)
     plain = tmp_path / "plain"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from sklearn.metrics import f1_score, roc_auc_score
 
-from expunge.stats import auc, bootstrap, macro_f1, wilson
+from expunge.stats import auc, auc_interval, bootstrap, macro_f1, wilson
 
 few = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=30)
 
@@ -25,6 +25,16 @@ def test_auc_is_scikit_learns(positives: list[float], negatives: list[float]) ->
     assert auc(np.array(positives), np.array(negatives)) == pytest.approx(
         roc_auc_score(truth, positives + negatives), abs=1e-12
     )
+
+
+@pytest.mark.parametrize("models", [1, 3, 6, 7, 10])
+def test_the_mean_of_aucs_that_are_all_1_has_the_interval_of_one(models: int) -> None:
+    """The sum of k times 1/k falls short of 1 in the last digit for some k."""
+    apart = (np.arange(5.0) + 9, np.arange(5.0))
+    for pair, one in ((apart, 1.0), (apart[::-1], 0.0)):
+        found = auc_interval([pair] * models)
+        assert found == auc_interval([pair])
+        assert found.value == one
 
 
 def test_auc_of_nothing_is_an_error() -> None:

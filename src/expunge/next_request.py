@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from expunge.checks import Prepared, nearly
+from expunge.chosen_audits import chosen_audits
 from expunge.config import RequestConfig, RunConfig
 from expunge.data.records import Records
 from expunge.data.request import mentioning, read_request, resolve, with_more
@@ -14,7 +15,7 @@ from expunge.errors import Problem, UsageError
 from expunge.history.earlier import History, held_records, kept_out
 from expunge.history.link import Link
 from expunge.methods.base import trains_the_model
-from expunge.model_kinds import unfit_kind
+from expunge.model_kinds import beside, detectable, unfit_kind
 from expunge.reading import Kind, content_key, read_columns, read_records
 from expunge.suitability import of_neighbours, rewinding
 
@@ -39,7 +40,8 @@ def next_request(
         UsageError: The request cannot be resolved, or the method does not fit the model.
     """
     request = _asked(before, asked)
-    config = replace(before.config, request=replace(request, past=before.config.request.past))
+    named = tuple(path for path in request.past if path not in before.config.request.past)
+    config = replace(before.config, request=replace(request, past=(*before.config.request.past, *named)))
     if method is not None:
         training = (
             config.training
@@ -56,7 +58,7 @@ def next_request(
     selected = _selected(before, request)
     history = (before.history or History((), before.salt)).followed_by(link)
     given = [("", records) for records in before.past.values()]
-    for source in past:
+    for source in (*named, *past):
         columns = read_columns(config, source, "", "request.past", data.train_split)
         given.append(("the records given", read_records(columns, config, kind, "request.past", True)))
     resolved = kept_out(history, train, resolve(train, ids, request, selected), ids, again=request.again)
@@ -66,9 +68,10 @@ def next_request(
         resolved = with_more(train, resolved, neighbours(config, before.task, train, resolved))
     held, strange = held_records(history, train, given)
     calibration, evaluation, near = _unlike(config, before, train.take(resolved.forget))
+    audits = before.audits if method is None else chosen_audits(config.audit, before.task, method)
     return replace(
-        before, config=config, request=resolved, calibration=calibration, evaluation=evaluation, near_held_out=near,
-        model=model, history=history, past=held, strange=strange,
+        before, config=config, audits=audits, request=resolved, calibration=calibration, evaluation=evaluation,
+        near_held_out=near, model=model, history=history, past=held, strange=strange,
     )  # fmt: skip
 
 
@@ -118,6 +121,10 @@ def _must_fit(config: RunConfig, before: Prepared, model: Any) -> None:
     """A method for what the model is: classes or tokens, an ensemble, a pair beside a model, or one model alone."""
     method = config.method
     found = unfit_kind(method, model)
+    if not found:
+        task = type(before.task)
+        found += beside(config, model, model.config, before.task.tokenizer, task)
+        found += detectable(config, model, model.config, task)
     units = "tokens" if before.task.of_tokens else "classes"
     if units not in method.units:
         what = f"{type(method).__name__} does not work for this {before.task.noun}"

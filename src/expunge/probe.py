@@ -93,16 +93,20 @@ def label_margins(
     x, labels = train[0].astype(np.float64), train[1]
     mean, spread = x.mean(axis=0), x.std(axis=0)
     spread = np.where(spread > 1e-6 * np.abs(mean) + 1e-12, spread, np.inf)
-    counts = np.bincount(labels, minlength=classes)
-    weight = len(labels) / (np.count_nonzero(counts) * counts[labels])
-    target = np.zeros((len(labels), classes))
-    target[np.arange(len(labels)), labels] = 1
+    known, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    weight = len(labels) / (len(known) * counts[place])
+    columns = len(known) + min(
+        2, classes - len(known)
+    )  # all others score alike: one for a unit's own, one for the rest
+    target = np.zeros((len(labels), columns))
+    target[np.arange(len(labels)), place] = 1
     model = Ridge(alpha=0.1 * len(labels)).fit((x - mean) / spread, target, sample_weight=weight)
     found = []
     for states, own in tests:
-        scores = model.predict((states.astype(np.float64) - mean) / spread).reshape(len(own), classes)
-        at = np.arange(len(own))
-        right = scores[at, own]
-        scores[at, own] = -np.inf
+        scores = model.predict((states.astype(np.float64) - mean) / spread).reshape(len(own), columns)
+        at, column = np.arange(len(own)), np.searchsorted(known, own)
+        column = np.where(np.isin(own, known), column, len(known))
+        right = scores[at, column]
+        scores[at, column] = -np.inf
         found.append(right - scores.max(axis=1))
     return found

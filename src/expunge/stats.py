@@ -78,6 +78,7 @@ def auc_interval(
         win, loss = _placements(positives, negatives)
         wins, losses = wins + weight * win, losses + weight * loss
     value, n, m = float(wins.mean()), len(wins), len(losses)
+    value = next((end for end in (0.0, 1.0) if not minus and abs(value - end) < 1e-12), value)  # k times 1/k is 1
     smaller, tail = min(n, m), (1 - confidence) / 2
     if smaller < 2:
         return Interval(value, -1.0 if minus else 0.0, 1.0)

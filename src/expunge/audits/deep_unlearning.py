@@ -10,6 +10,7 @@ import numpy as np
 
 from expunge.audits.base import Audit, AuditContext, AuditResult, stressed
 from expunge.deep.measures import Depth, depth
+from expunge.errors import RunError
 from expunge.record import Finding, Measurement
 from expunge.stats import Interval, bootstrap, clopper_pearson
 
@@ -46,7 +47,10 @@ class DeepUnlearning(Audit):
         if not first["targets"]:
             return AuditResult(not_measured="no forget record is one of the facts, by question and answer")
         facts, targets = first["facts"], first["targets"]
-        sets = {target: facts.sets(target)[0] for target in targets}
+        try:
+            sets = {target: facts.sets(target)[0] for target in targets}
+        except RunError as error:  # a target that background facts alone imply
+            return AuditResult(not_measured=str(error))
         depths = {
             model: [
                 [depth(facts.base, t, np.flatnonzero(~one["known"]).tolist(), sets[t]) for t in targets]

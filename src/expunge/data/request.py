@@ -249,7 +249,8 @@ def beside_erased(records: Records, request: Resolved, erased: Collection[int], 
     positions = asked if again else asked - gone
     if not positions:
         what = f"all {len(asked)} requested records were erased from this model before"
-        raise UsageError(Problem("request", what, "Name others; --again (request.again) erases them once more."))
+        way_out = "Name others (a share: another request.seed); --again (request.again) erases them once more."
+        raise UsageError(Problem("request", what, way_out))
     names = {records.ids[i] for i in gone}
     copies = {
         records.ids[i]: tuple(records.ids[j] for j in rows if records.ids[j] not in names)

@@ -89,6 +89,7 @@ def history_of(
         _must_fit(salt, found.links[-1].content["salt_check"])
         history = History(found.links, salt or b"")
     else:
+        _must_lie_here(config.model.path, "model.path", "Give the folder itself")
         record = _record_alone(folder, config.model.path)
         if record is None:
             return None
@@ -123,6 +124,29 @@ def _must_have_none(model: Any) -> None:
             "model.config._name_or_path = '' first."
         )
         raise UsageError(Problem("model", what, way_out))
+    _must_lie_here(source, "model", "Give the folder itself, not the model in memory")
+
+
+def _must_lie_here(source: str, where: str, way_out: str) -> None:
+    """A history is read in its folder: refuse a model on a hub that has one there. Where no hub is reached, none is known."""
+    from expunge.models import is_local
+
+    if not source or is_local(source):
+        return
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+
+    for file in (f"{ERASURE}/0001.json", "record.json"):
+        try:
+            hf_hub_download(source, file)
+        except (EntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
+            continue
+        what = (
+            f'records were erased from "{source}" before (it holds {file}), and its history is read in its folder alone'
+        )
+        raise UsageError(
+            Problem(where, what, f"Download it whole (hf download {source} --local-dir FOLDER). {way_out}.")
+        )
 
 
 def _record_alone(folder: Path, shown: str) -> RunRecord | None:

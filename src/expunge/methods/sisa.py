@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from expunge.errors import RunError
 from expunge.methods.base import Procedure, ProcedureContext
@@ -34,6 +34,8 @@ class Sisa(Procedure):
         >>> Sisa().values()
         {}
     """
+
+    units: ClassVar[frozenset[str]] = frozenset({"classes"})
 
     def run(self, context: ProcedureContext) -> Any:
         from expunge.sisa.ensemble import Ensemble

@@ -68,6 +68,15 @@ class Encoder(nn.Module):
         self.tokenizer, self.name, self.length = tokenizer, name, length
         self._reader = reader
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Encoder:
+        """Moves go through to an encoder of another name, casts do not: its states and hash are of the weights it came with."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            return found if self.own or found.dtype == tensor.dtype else tensor.to(found.device)
+
+        return super()._apply(moved, recurse)
+
     @property
     def own(self) -> bool:
         """Whether it is the original's own."""

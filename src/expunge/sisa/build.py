@@ -149,7 +149,14 @@ def _checked(
         found.problems.append(Problem("sisa.adapter", "LoRA adapters need peft, which is not installed", PEFT))
     nowhere = path_problem(str(data), "data.train", hub=True) if by_path else None
     read: Any = None
-    if nowhere is None:
+    if task.of_tokens:
+        way_out = (
+            "Give text-classification or token-classification; a language model forgets by another method, such as npo."
+        )
+        found.problems.append(
+            Problem("task", "SISA trains classifiers and taggers, and this is a language model's", way_out)
+        )
+    elif nowhere is None:
         read = found.run(_records, config, None if by_path else data, task, labels)
     else:
         found.problems.append(nowhere)
