@@ -52,8 +52,8 @@ def with_row(**changes: Any) -> dict[str, Any]:
 
 
 CASES: dict[str, tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]] = {
-    "an empty answer": (with_row(answer="  "), (), ("1 rows have an empty answer", "row 1", "leave them out")),
-    "no answer": (with_row(answer=None), (), ("1 rows have no text", "prompt, answer")),
+    "an empty answer": (with_row(answer="  "), (), ("1 row has an empty answer", "row 1", "leave them out")),
+    "no answer": (with_row(answer=None), (), ("1 row has no text", "prompt, answer")),
     "a number for an answer": (with_row(answer=7), (), ("no text or broken Unicode",)),
     "half an emoji": (with_row(prompt="\ud83d"), (), ("no text or broken Unicode", "row 1")),
     "an answer cut to nothing": (

@@ -148,7 +148,7 @@ CASES: list[tuple[str, Change, list[str]]] = [
     (
         "an empty id",
         changed_rows(lambda rows: [{**rows[0], "id": ""}, *rows[1:]]),
-        ["1 rows have no id", "Give every row"],
+        ["1 row has no id", "Give every row"],
     ),
     ("training file missing", options(data="nowhere.csv"), ['"nowhere.csv" does not exist', "Give a .csv"]),
     ("held-out file missing", options(**{"held-out": "./nowhere.jsonl"}), ["data.held_out", "does not exist"]),
@@ -272,7 +272,7 @@ CASES: list[tuple[str, Change, list[str]]] = [
     ("values for a condition", options(forget=None, **{"forget-where": "0"}), ["request.where", "column == 'value'"]),
     ("a label that is a list", lambda j, t: {"data": jsonl(t, {"label": ["water", "music"]})}, ["['water', 'music']"]),
     ("a cut emoji", lambda j, t: {"data": jsonl(t, {"text": "\ud83d"})}, ["broken Unicode", "row 1"]),
-    ("no text at all", lambda j, t: {"data": jsonl(t, {"text": None})}, ["1 rows have no text", "row 1"]),
+    ("no text at all", lambda j, t: {"data": jsonl(t, {"text": None})}, ["1 row has no text", "row 1"]),
     (
         "a semicolon file",
         lambda j, t: {"data": shutil.copy(j.train, t / "s.csv") and replaced(t / "s.csv", ",", ";")},

@@ -113,6 +113,17 @@ def test_what_cannot_be_shown_is_told_before(job: Job, tmp_path: Path) -> None:
     assert beside.membership.low > 0.5, "the original has learnt the records by heart"
 
 
+def test_a_request_too_small_for_a_verdict_is_told_by_check(job: Job, tmp_path: Path) -> None:
+    """24 records have one; 1 and 3 will not."""
+    assert "A verdict takes" not in call(["check", *job.flags()])[2]
+    few = tmp_path / "few.txt"
+    for count, told in ((1, "here is 1: it will be no power"), (3, "here are 3")):
+        few.write_text("".join(f"r1-000{i}\n" for i in range(count)), encoding="utf-8")
+        code, _, error = call(["check", *job.flags(forget=few)])
+        assert code == 0, error
+        assert f"A verdict takes 20 records to forget, and {told}" in error
+
+
 def test_where_the_original_passes_no_power_is_foretold(job: Job, tmp_path: Path) -> None:
     """Records the original was never trained on, passed off as training records to forget."""
     held = rows_of(job.held_out)
@@ -128,7 +139,7 @@ def test_where_the_original_passes_no_power_is_foretold(job: Job, tmp_path: Path
 def test_on_the_command_line_nothing_is_written_and_nobody_named(job: Job, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = digest(job.folder)
-    code, out, error = call(["plan", *job.flags()])
+    code, out, error = call(["plan", *job.flags(), "--out", "erased"])  # the options of the run
     assert code == 0, error
     for word in ("Is erasure needed?", "Membership AUC", "example-passes", "an estimate", "GiB", "not be able to show"):
         assert word in out

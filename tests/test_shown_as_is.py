@@ -50,6 +50,19 @@ def test_in_a_comparison(record: RunRecord, capsys: pytest.CaptureFixture[str], 
     assert f"\n{name}: deepcut, " in out
 
 
+def test_work_shown_in_a_file_is_told_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 10 records every 20 seconds: two lines, and the one when it is done."""
+    shown, seconds = io.StringIO(), iter(range(0, 1000, 20))
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(seconds)))
+    with ConsoleProgress().stage("scoring", total=2000) as advance:
+        for _ in range(7):
+            advance(10)
+    assert shown.getvalue().splitlines() == [
+        "scoring: 30 of 2,000 after 60 s", "scoring: 60 of 2,000 after 120 s", "scoring: done in 160.0 s",
+    ]  # fmt: skip
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

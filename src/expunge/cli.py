@@ -167,9 +167,15 @@ def _hold(held: ExitStack, out: str, prepared: Any, progress: Any) -> Any:
 
 @app.command()
 @with_run_options
-def plan(options: dict[str, Any], config: _Config = None, set_: _Set = None, json: _Json = False) -> None:
+def plan(
+    options: dict[str, Any],
+    config: _Config = None,
+    out: Annotated[str | None, typer.Option(help="Folder the run would write.", show_default=False)] = None,
+    set_: _Set = None,
+    json: _Json = False,
+) -> None:
     """Say before a run whether erasure is needed, what it will cost, and what it cannot show. Writes nothing."""
-    prepared = prepare(config, set_, options, None)
+    prepared = prepare(config, set_, options, out)
     cli_plan.warn(prepared)
     with quiet_libraries():
         from expunge.plan import make_plan

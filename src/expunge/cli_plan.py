@@ -18,6 +18,8 @@ _SHOWN = 30
 
 def warn(prepared: Any) -> None:
     """Say on stderr what the user should know before the run."""
+    from expunge.verdict import LEAST_RECORDS
+
     request = prepared.request
     cli_history.warn(prepared)
     _duplicates(prepared)
@@ -26,6 +28,11 @@ def warn(prepared: Any) -> None:
         _say(f"No record of these classes stays: {names}.")
         if prepared.config.as_dict()["method"]["name"] == "deepcut":
             _say("DeepCUT needs some to push the others away from: use --method gradient-difference.")
+    if (count := len(request.forget)) < LEAST_RECORDS:
+        _say(
+            f"A verdict takes {LEAST_RECORDS} records to forget, and here {'is' if count == 1 else 'are'} {count}: it will be "
+            "no power; `expunge records` shows each by itself."
+        )
     if request.missing:
         shown = ", ".join(request.missing[:10]) + (" ..." if len(request.missing) > 10 else "")
         _say(f"{len(request.missing)} requested ids are not in the data (allowed): {shown}")

@@ -17,6 +17,7 @@ __all__ = [
     "UndeclaredNeedError",
     "UsageError",
     "printable",
+    "rows_have",
 ]
 
 _UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -39,6 +40,11 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}. {self.way_out}"
+
+
+def rows_have(count: int) -> str:
+    """``1 row has``, ``2 rows have``."""
+    return "1 row has" if count == 1 else f"{count} rows have"
 
 
 def printable(text: str) -> str:

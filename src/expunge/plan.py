@@ -93,8 +93,8 @@ def make_plan(prepared: Prepared, progress: Progress | None = None) -> Plan:
             for name in names
         }
     forward = (time.perf_counter() - start) / sum(len(encoded[name]) for name in names)
-    with progress.stage("trying a few steps"):
-        cost = _cost(run, encoded, model, forward)
+    with progress.stage("trying a few steps") as advance:
+        cost = _cost(run, encoded, model, forward, advance)
     memories = memorised(tables["forget"], [tables["calibration"], tables["evaluation"]])
     answers = [memory.answer for memory in memories]
     membership = auc_interval([(tables["forget"].record_margins, tables["evaluation"].record_margins)])
@@ -142,7 +142,7 @@ def _needed(membership: Interval, memorised: int, judged: int) -> str:
     return "Not shown: to the original the records look like records never seen."
 
 
-def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float) -> Cost:
+def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float, advance: Callable[[float], None]) -> Cost:
     """What the run will cost at most, early looks apart: passes counted, time from a few steps on a copy thrown away."""
     config = run.prepared.config
     method, settings = config.method, config.training
@@ -186,7 +186,7 @@ def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float) -> 
     per_pass, basis = 3 * forward, "scoring: three forward passes a training pass"
     if not method.needs_base:
         tried = min(_TRIAL_STEPS, steps)
-        clock = _Clock()
+        clock = _Clock(advance)
         trial = replace(
             run._unlearning(encoded), training=replace(settings, min_steps=tried, epochs=1e-9),
             stop=StopConfig(rule="none", every=steps + tried, sample=config.stop.sample), progress=clock,
@@ -223,13 +223,18 @@ def _cost(run: Run, encoded: dict[str, Encoded], model: Any, forward: float) -> 
 class _Clock(Progress):
     """Notes when each step of the unlearning ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, advance: Callable[[float], None]) -> None:
         self.stamps: list[float] = []
+        self._advance = advance
 
     @contextmanager
     def stage(self, name: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
         del total
-        yield lambda amount: self.stamps.append(time.perf_counter()) if name == "unlearning" else None
+        yield self._step if name == "unlearning" else lambda amount: None
+
+    def _step(self, amount: float) -> None:
+        self.stamps.append(time.perf_counter())
+        self._advance(amount)
 
 
 def _cannot_show(prepared: Prepared, tables: Tables, few: int, words_cut: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Progress of long work, on stderr: bars in a terminal, one line a stage elsewhere. Silent unless asked for."""
+"""Progress of long work, on stderr: bars in a terminal, a line a stage and a minute elsewhere. Silent unless asked for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 __all__ = ["ConsoleProgress", "Progress", "trainer_stage"]
+
+
+_MINUTE = 60.0
 
 
 class Progress:
@@ -40,7 +43,7 @@ class ConsoleProgress(Progress):
 
         start = time.perf_counter()
         if not sys.stderr.isatty():
-            yield lambda amount: None
+            yield self._by_the_minute(name, total, start)
         else:
             columns = (
                 TextColumn("{task.description}", markup=False),
@@ -52,6 +55,20 @@ class ConsoleProgress(Progress):
                 bar = bars.add_task(name, total=total)
                 yield lambda amount: bars.advance(bar, amount)
         self.note(f"{name}: done in {time.perf_counter() - start:.1f} s")
+
+    def _by_the_minute(self, name: str, total: float | None, start: float) -> Callable[[float], None]:
+        """Says where a stage stands, once a minute: for files and pipes, where no bar is drawn."""
+        done, told = 0.0, start
+
+        def advance(amount: float) -> None:
+            nonlocal done, told
+            done, now = done + amount, time.perf_counter()
+            if now - told >= _MINUTE:
+                told = now
+                of = "" if total is None else f" of {total:,.0f}"
+                self.note(f"{name}: {done:,.0f}{of} after {now - start:.0f} s")
+
+        return advance
 
     def note(self, text: str) -> None:
         self._console.print(text)

@@ -7,7 +7,7 @@ from typing import Any
 
 from expunge.data.records import is_text
 from expunge.data.sources import Columns, pick
-from expunge.errors import Problem, UsageError
+from expunge.errors import Problem, UsageError, rows_have
 
 __all__ = ["PARAPHRASED", "PERTURBED", "read_alternatives"]
 
@@ -48,10 +48,10 @@ def read_alternatives(
         own = ["" if value is None or value != value else value for value in columns[said]]
     problems = []
     if bad := [row for row, values in enumerate(others, start=1) if not all(is_text(v) and v.strip() for v in values)]:
-        what = f"{len(bad)} rows have something else than texts in {false}, the first is row {bad[0]}"
+        what = f"{rows_have(len(bad))} something else than texts in {false}, the first is row {bad[0]}"
         problems.append(Problem(where, what, "Give a list of false answers a row, or an empty one."))
     if bad := [row for row, value in enumerate(own, start=1) if not is_text(value)]:
-        what = f"{len(bad)} rows have no text in {said}, the first is row {bad[0]}"
+        what = f"{rows_have(len(bad))} no text in {said}, the first is row {bad[0]}"
         problems.append(Problem(where, what, "Give the answer in other words, or nothing."))
     if problems:
         raise UsageError(problems)

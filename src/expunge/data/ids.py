@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from expunge.data.records import is_text
-from expunge.errors import Problem, UsageError
+from expunge.errors import Problem, UsageError, rows_have
 
 __all__ = ["LONGEST_ID", "given_ids", "id_text", "meant"]
 
@@ -40,12 +40,12 @@ def given_ids(values: Sequence[Any], column: str, where: str, *, unique: bool = 
     """
     odd = [value for value in values if isinstance(value, list | tuple | dict | set | bytes | bool)]
     if odd:
-        what = f"{len(odd)} rows have an id that is none, such as {odd[0]!r:.80}, in column {column}"
+        what = f"{rows_have(len(odd))} an id that is none, such as {odd[0]!r:.80}, in column {column}"
         raise UsageError(Problem(where, what, "An id is text or a whole number."))
     ids = [_as_text(value) for value in values]
     problems = []
     if empty := sum(not record_id for record_id in ids):
-        what = f"{empty} rows have no id in column {column}"
+        what = f"{rows_have(empty)} no id in column {column}"
         problems.append(
             Problem(where, what, "Give every row an id, or leave data.id out: ids are then made from content.")
         )

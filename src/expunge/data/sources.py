@@ -50,13 +50,14 @@ def read(source: Any, *, where: str, split: str | None = None, file_format: str 
 
 def pick(columns: Columns, names: Sequence[str], *, where: str, source: Any) -> list[Problem]:
     """One problem for each of `names` that is no column."""
+    named = " --text, --label and --id (data.text, ...) name others." if where.startswith("data.") else ""
     chats = [name for name in ("messages", "conversations") if name in columns]
     told = f"Bring each record's {chats[0]} to a prompt and an answer. " if chats else ""
     return [
         Problem(
             where,
             f'{_shown(source)} has no column "{name}"',
-            f"{did_you_mean(name, columns)}{told}Its columns: {', '.join(map(str, columns))}.",
+            f"{did_you_mean(name, columns)}{told}Its columns: {', '.join(map(str, columns))}.{named}",
         )
         for name in names
         if name not in columns

@@ -12,7 +12,7 @@ import numpy as np
 
 from expunge.data.long_text import text_rows
 from expunge.data.records import Columns, Records, is_text
-from expunge.errors import Problem, UsageError
+from expunge.errors import Problem, UsageError, rows_have
 from expunge.tasks.base import AUDITS, Batch, Encoded, pad
 from expunge.token_attacks import compressed_sizes
 
@@ -124,10 +124,10 @@ class Generation:
         texts = text_rows([columns[name] for name in names])
         problems = []
         if bad := [row for row, parts in enumerate(texts, start=1) if not all(map(is_text, parts))]:
-            what = f"{len(bad)} rows have no text or broken Unicode or a NUL in it, the first is row {bad[0]}"
+            what = f"{rows_have(len(bad))} no text or broken Unicode or a NUL in it, the first is row {bad[0]}"
             problems.append(Problem(where, what, f"Every row needs text in {', '.join(names)}."))
         if empty := [row for row, parts in enumerate(texts, start=1) if is_text(parts[-1]) and not parts[-1].strip()]:
-            what = f"{len(empty)} rows have an empty {names[-1]}, the first is row {empty[0]}"
+            what = f"{rows_have(len(empty))} an empty {names[-1]}, the first is row {empty[0]}"
             problems.append(Problem(where, what, "There is nothing to forget in them: leave them out."))
         if problems:
             raise UsageError(problems)

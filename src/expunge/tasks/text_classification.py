@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from expunge.data.long_text import text_rows
 from expunge.data.records import Columns, Records, is_text
-from expunge.errors import Collector, Problem, UsageError
+from expunge.errors import Collector, Problem, UsageError, rows_have
 from expunge.options import did_you_mean
 from expunge.tasks.base import Batch, Encoded, pad
 from expunge.tasks.labels import OfClasses, class_numbers
@@ -63,7 +63,7 @@ class TextClassification(OfClasses):
         texts = text_rows([columns[name] for name in text])
         bad = [row for row, parts in enumerate(texts, start=1) if not all(map(is_text, parts))]
         if bad:
-            what = f"{len(bad)} rows have no text or broken Unicode or a NUL in it, the first is row {bad[0]}"
+            what = f"{rows_have(len(bad))} no text or broken Unicode or a NUL in it, the first is row {bad[0]}"
             found.problems.append(Problem(where, what, f"Every row needs text in {', '.join(text)}."))
         labels = found.run(class_numbers, columns[label], label_names, where=f"{where}, column {label}")
         found.finish()

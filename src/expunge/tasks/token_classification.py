@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from expunge.data.records import Records, is_text
-from expunge.errors import Collector, Problem, UsageError
+from expunge.errors import Collector, Problem, UsageError, rows_have
 from expunge.options import did_you_mean
 from expunge.tasks.base import Batch, Encoded, pad
 from expunge.tasks.labels import OfClasses, class_numbers
@@ -260,7 +260,7 @@ def _malformed(
     said("empty", "hold no word", "Leave empty sentences out.")
     if rows := bad["length"]:
         words, own = len(sentences[rows[0]]), len(tags[rows[0]])
-        what = f"{len(rows)} rows have not one tag a word, the first is row {rows[0] + 1}: {words} words, {own} tags"
+        what = f"{rows_have(len(rows))} not one tag a word, the first is row {rows[0] + 1}: {words} words, {own} tags"
         found.append(Problem(where, what, "Give each word one tag."))
     return found
 
