@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from expunge.tasks.on_demand import taken
@@ -55,11 +55,7 @@ class Encoded:
     @cached_property
     def offsets(self) -> list[int]:
         """Number of the first unit of each record among all units, and last the count of units."""
-        total, found = 0, [0]
-        for labels in self.labels:
-            total += len(labels)
-            found.append(total)
-        return found
+        return [0, *accumulate(map(len, self.labels))]
 
     @property
     def flat_labels(self) -> list[int]:
