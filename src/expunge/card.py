@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from expunge.history.link import Link
-from expunge.models import is_local
+from expunge.models import hub_file, is_local
 
 __all__ = ["card", "card_of", "write_card"]
 
@@ -33,12 +33,10 @@ def card_of(source: str) -> str | None:
     if is_local(source):
         file = Path(source).expanduser() / CARD
         return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-
+    file = hub_file(source, CARD)
     try:
-        return Path(hf_hub_download(source, CARD)).read_text(encoding="utf-8", errors="replace")
-    except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError):
+        return None if file is None else file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
         return None  # a model needs no card, and a run that is done is not lost for one
 
 

@@ -30,6 +30,17 @@ def is_local(path: str) -> bool:
     return Path(path).expanduser().exists() or path.startswith((".", "/", "~")) or path.count("/") > 1
 
 
+def hub_file(source: str, name: str) -> Path | None:
+    """A file of a model on a hub; None where there is none, or the hub cannot be reached."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(hf_hub_download(source, name))
+    except (EntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
+        return None
+
+
 def inspect_folder(path: str, *, where: str) -> list[Problem]:
     """What keeps a folder from being loaded as a model; reads file names only. Hub ids pass."""
     if not path:

@@ -95,9 +95,8 @@ def label_margins(
     spread = np.where(spread > 1e-6 * np.abs(mean) + 1e-12, spread, np.inf)
     known, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
     weight = len(labels) / (len(known) * counts[place])
-    columns = len(known) + min(
-        2, classes - len(known)
-    )  # all others score alike: one for a unit's own, one for the rest
+    # Classes that no unit is fitted to score alike: one column for a unit's own, one for the rest.
+    columns = len(known) + min(2, classes - len(known))
     target = np.zeros((len(labels), columns))
     target[np.arange(len(labels)), place] = 1
     model = Ridge(alpha=0.1 * len(labels)).fit((x - mean) / spread, target, sample_weight=weight)

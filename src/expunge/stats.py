@@ -72,13 +72,11 @@ def auc_interval(
     Raises:
         ValueError: A sample is empty.
     """
-    terms = [(1 / len(samples), pair) for pair in samples] + [(-1 / len(minus), pair) for pair in minus]
-    wins, losses = np.zeros(1), np.zeros(1)
-    for weight, (positives, negatives) in terms:
-        win, loss = _placements(positives, negatives)
-        wins, losses = wins + weight * win, losses + weight * loss
+    wins, losses = _mean_placements(samples)
+    if minus:
+        other = _mean_placements(minus)
+        wins, losses = wins - other[0], losses - other[1]
     value, n, m = float(wins.mean()), len(wins), len(losses)
-    value = next((end for end in (0.0, 1.0) if not minus and abs(value - end) < 1e-12), value)  # k times 1/k is 1
     smaller, tail = min(n, m), (1 - confidence) / 2
     if smaller < 2:
         return Interval(value, -1.0 if minus else 0.0, 1.0)
@@ -102,6 +100,12 @@ def _hanley_mcneil(value: float, n: int, m: int) -> float:
         value, n, m = 1 - value, m, n
     one, two = value / (2 - value), 2 * value**2 / (1 + value)
     return (value * (1 - value) + (n - 1) * (one - value**2) + (m - 1) * (two - value**2)) / (n * m)
+
+
+def _mean_placements(samples: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[Floats, Floats]:
+    """`_placements`, the mean over models; of models that all say 1 exactly 1."""
+    wins, losses = zip(*(_placements(*pair) for pair in samples), strict=True)
+    return np.mean(wins, axis=0), np.mean(losses, axis=0)
 
 
 def _placements(positives: NDArray[Any], negatives: NDArray[Any]) -> tuple[Floats, Floats]:

@@ -129,17 +129,12 @@ def _must_have_none(model: Any) -> None:
 
 def _must_lie_here(source: str, where: str, way_out: str) -> None:
     """A history is read in its folder: refuse a model on a hub that has one there. Where no hub is reached, none is known."""
-    from expunge.models import is_local
+    from expunge.models import hub_file, is_local
 
     if not source or is_local(source):
         return
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
-
     for file in (f"{ERASURE}/0001.json", "record.json"):
-        try:
-            hf_hub_download(source, file)
-        except (EntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
+        if hub_file(source, file) is None:
             continue
         what = (
             f'records were erased from "{source}" before (it holds {file}), and its history is read in its folder alone'
